@@ -1,0 +1,3 @@
+"""gpnp: restore images by sampling from the posterior."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Forward operators y = Ax + noise, their adjoints, proximal maps and proximal generators."""

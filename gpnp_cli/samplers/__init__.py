@@ -1,0 +1,1 @@
+"""Samplers: Markov kernels over a batch of chains, and the loop that drives them."""

@@ -1,0 +1,1 @@
+"""Training of denoisers by denoising score matching."""
