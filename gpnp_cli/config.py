@@ -1,0 +1,1149 @@
+"""Settings of every command: typed models, one merge of all their sources, YAML in and out.
+
+Precedence, highest first: flag or `--set` (both for one key is an error), `GPNP_*` variable, config
+files (later wins), the user's own config file (machine matters only), the model's default. Keys are
+written dotted: `sampler.beta`. A new command is one class and one line in `COMMANDS`.
+
+`python -m gpnp_cli.config` rewrites the JSON schemas that ship in the package.
+"""
+
+import json
+import os
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from .errors import UsageError
+
+Origin = str  # "default", "preset NAME", "flag", "--set", "GPNP_X" or "file.yaml:12"
+
+# The numbers behind `sampler.preset`. published: Bouman & Buzzard 2023. calibrated: an exact forward draw, and an r
+# that makes up for the falling sigma (`samplers.gpnp.tracking_r`), so that the spread of the samples is the posterior's.
+PRESETS: dict[str, dict[str, Any]] = {
+    "calibrated": {
+        "iterations": 100,
+        "sigma_max": 0.5,
+        "sigma_min": 0.005,
+        "beta": 0.25,
+        "r": "auto",
+        "generator": "exact",
+        "init": "noise",
+        "final": "denoise",
+    },
+    "published": {
+        "iterations": 100,
+        "sigma_max": 0.5,
+        "sigma_min": 0.005,
+        "beta": 0.25,
+        "r": 1.3,
+        "generator": "approximate",
+        "init": "rbf",
+        "final": "state",
+    },
+}
+
+# what other programs call a key: only for "did you mean"
+SYNONYMS = {
+    "steps": "sampler.iterations",
+    "step_size": "sampler.beta",
+    "sigma_y": "noise",
+    "dtype": "run.precision",
+    "overwrite": "output.existing",
+    "lr": "plan.learning_rate",
+    "epochs": "plan.steps",
+}
+
+USER_KEYS = ("run.device", "run.threads", "model.model_dir")  # all that the user's own config file may set
+
+
+def _split(value: Any) -> Any:
+    """`mean,std` as well as `[mean, std]`; a shell makes the first easier."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _one(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+def _distinct(value: tuple) -> tuple:
+    return tuple(dict.fromkeys(value))
+
+
+def _shard(value: str) -> str:
+    part, count = map(int, value.split("/"))
+    if not 1 <= part <= count:
+        raise ValueError(f"part {part} of {count} does not exist: parts are numbered from 1 to {count}")
+    return value
+
+
+File = Annotated[Path, AfterValidator(Path.expanduser)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$")]
+Shard = Annotated[str, Field(pattern=r"^[0-9]{1,9}/[0-9]{1,9}$"), AfterValidator(_shard)]
+
+DEVICES = ["auto", "cpu", "mps", "cuda", "cuda:1"]
+
+
+def _clash(message: str, *keys: str) -> PydanticCustomError:
+    """An error between keys of one section; `keys` are looked up for the line to name."""
+    return PydanticCustomError("clash", "{message}", {"message": message, "keys": keys})
+
+
+class Section(BaseModel):
+    """A block of keys. Models are built on first use: importing this module must stay quick."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where they mean nothing: Python would read them as the numbers 1 and 0."""
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, bool) for item in values) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("true and false have no meaning here")
+        return value
+
+
+class Sampler(Section):
+    """How samples are drawn."""
+
+    samples: int = Field(3, ge=1, le=10_000, description="Independent posterior samples per picture")
+    preset: Literal["calibrated", "published"] = Field(
+        "calibrated", description="Where the keys below take their values from: this project's choice or the paper's"
+    )
+    iterations: int = Field(None, ge=1, le=100_000, description="Annealing steps, one denoiser call each")
+    sigma_max: float = Field(None, gt=0, le=10, description="First noise level, in units where pixels span 0 to 1")
+    sigma_min: float = Field(None, gt=0, le=10, description="Last noise level, in the same units")
+    beta: float = Field(None, gt=0, le=1, description="Step size: smaller is more exact, and slower to mix")
+    r: Literal["auto"] | Annotated[float, Field(gt=0, le=5)] = Field(
+        None, description="Weight of the prior: more is smoother; auto keeps the spread right while sigma falls"
+    )
+    generator: Literal["exact", "approximate"] = Field(
+        None, description="Draw from the data term: the exact one, or the published approximation"
+    )
+    init: Literal["noise", "interpolate", "rbf"] = Field(
+        None,
+        description="First state: noise around mid-grey or around a quick filling, or radial-basis interpolation",
+    )
+    final: Literal["state", "denoise"] = Field(
+        None, description="What a sample is: the last state, or that state with its last noise removed"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """Keys not given take the preset's value, so that a `Sampler` always holds concrete numbers."""
+        if not isinstance(values, Mapping):
+            return values
+        given = {key: value for key, value in values.items() if value is not None}
+        preset = given.get("preset", cls.model_fields["preset"].default)
+        return {**(PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **given}
+
+    @model_validator(mode="after")
+    def _falling(self) -> Self:
+        if self.sigma_min > self.sigma_max:
+            raise _clash(
+                f"the noise level must fall, but sigma_min = {self.sigma_min:g} is above sigma_max = {self.sigma_max:g}",
+                "sigma_min",
+                "sigma_max",
+            )
+        return self
+
+
+class Model(Section):
+    """The prior."""
+
+    denoiser: str = Field(
+        "default", min_length=1, description="The prior: a name, name:argument, or a file made by train-denoiser"
+    )
+    tile: Literal["auto", "off"] | Annotated[int, Field(ge=64, le=65_536)] = Field(
+        "auto", description="Side in pixels of the tiles that large pictures are denoised in"
+    )
+    model_dir: File | None = Field(None, description="Folder of downloaded weights, instead of the user's cache")
+    offline: bool = Field(False, description="Never download anything")
+
+
+class Output(Section):
+    """What is written, and where."""
+
+    output: File = Field(
+        Path("gpnp_out"), description="Folder for the results, or with a single input the result's file name"
+    )
+    format: Literal["keep", "png", "tif", "jpg", "webp"] = Field(
+        "keep", description="File format of the results; keep is the input's own"
+    )
+    bits: Literal["keep", 8, 16, 32] = Field("keep", description="Bits per channel; 32 is floating point")
+    quality: int = Field(95, ge=1, le=100, description="Quality of lossy formats")
+    existing: Literal["skip", "overwrite", "error"] = Field(
+        "skip", description="What to do with an input whose results exist"
+    )
+    save: Annotated[
+        tuple[Literal["mean", "samples", "std", "sheet"], ...],
+        Field(min_length=1),
+        BeforeValidator(_split),
+        AfterValidator(_distinct),
+    ] = Field(
+        ("mean", "samples", "std", "sheet"),
+        description="Pictures to write: posterior mean, samples, standard deviation, contact sheet",
+    )
+    raw: Literal["none", "tif", "npy"] = Field(
+        "none", description="Also write the standard deviation as floating-point numbers in this format"
+    )
+
+
+class TrainRun(Section):
+    """Randomness and hardware."""
+
+    seed: Annotated[int, Field(ge=0)] | Literal["random"] = Field(
+        0, description="Seed of all randomness; random draws one and prints it"
+    )
+    device: Device = Field("auto", examples=DEVICES, description="Where to compute")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic of the network; auto is bf16 where the hardware is made for it"
+    )
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="CPU threads; null leaves it to PyTorch"
+    )
+
+
+class Run(TrainRun):
+    """Randomness, hardware and how a batch is worked through."""
+
+    shard: Shard | None = Field(
+        None, examples=["1/4"], description="Do only part i of N of the inputs, as i/N, counted from 1"
+    )
+    fail_fast: bool = Field(False, description="Stop at the first input that fails")
+    recursive: bool = Field(False, description="Look into the folders below a given folder, too")
+    max_pixels: int = Field(200_000_000, ge=1, description="Refuse pictures with more pixels than this")
+
+
+class Restoration(Section):
+    """The sections that every restoring command has."""
+
+    sampler: Sampler = Field(default_factory=Sampler)
+    model: Model = Field(default_factory=Model)
+    output: Output = Field(default_factory=Output)
+    run: Run = Field(default_factory=Run)
+
+
+class InpaintConfig(Restoration):
+    """Settings of `gpnp inpaint`."""
+
+    mask: str = Field(
+        "rect",
+        min_length=1,
+        examples=["rect", "rect:64,64@96,96", "random:0.1", "scratches", "alpha", "mask.png"],
+        description="What is missing; in a mask file white pixels are",
+    )
+    mask_invert: bool = Field(False, description="Exchange missing and known in the mask")
+    noise: float = Field(
+        0.0, ge=0, le=1, description="Standard deviation of the noise on the known pixels; 0 leaves them unchanged"
+    )
+    simulate: bool = Field(False, description="The input is intact: degrade it first, and measure the result")
+    reference: File | None = Field(None, description="The true picture, or a folder of them, to measure against")
+
+
+class Network(Section):
+    """The network to train."""
+
+    architecture: Literal["unet"] = Field("unet", description="Kind of network")
+    channels: Literal[1, 3] = Field(3, description="3 for colour (grey pictures work, too), 1 for grey only")
+    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=8)] = Field(
+        (64, 128, 192, 256), description="Channels per level, the first at half the picture's resolution"
+    )
+    blocks: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=8)] = Field(
+        (3, 2, 2, 2), description="Residual blocks per level, as many numbers as widths"
+    )
+    embedding: int = Field(64, ge=1, le=4096, description="Size of the noise level's embedding")
+    sigma_data: float = Field(0.25, gt=0, le=10, description="Standard deviation of pixel values, for scaling")
+
+    @model_validator(mode="after")
+    def _levels(self) -> Self:
+        if len(self.widths) != len(self.blocks):
+            raise _clash(
+                f"blocks and widths need as many numbers as there are levels, but blocks has {len(self.blocks)} "
+                f"and widths {len(self.widths)}",
+                "blocks",
+                "widths",
+            )
+        return self
+
+
+class TrainPlan(Section):
+    """How long and how fast to train."""
+
+    steps: int = Field(100_000, ge=1, description="Optimiser steps")
+    minutes: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Stop after this time if the steps are not done yet; the learning rate follows"
+    )
+    batch: int = Field(64, ge=1, le=65_536, description="Crops per step")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Largest learning rate, reached after the warm-up")
+    warmup: int = Field(500, ge=1, description="Steps over which the learning rate rises")
+    clip: float = Field(1.0, gt=0, description="Largest gradient norm")
+    ema: float = Field(0.9995, ge=0, lt=1, description="Decay of the averaged weights")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="Weight decay of AdamW")
+    grey_share: float = Field(0.25, ge=0, le=1, description="Share of the crops shown as grey pictures")
+    log_every: int = Field(50, ge=1, description="Steps between two reports of the loss")
+    validate_every: int = Field(2000, ge=1, description="Steps between two validations")
+
+
+class TrainSigma(Section):
+    """The noise levels to train on: log-normal around `focus`, in part log-uniform."""
+
+    low: float = Field(0.0015, gt=0, le=10, description="Lowest noise level, in units where pixels span 0 to 1")
+    high: float = Field(2.2, gt=0, le=10, description="Highest noise level")
+    focus: float = Field(0.09, gt=0, le=10, description="Noise level drawn most often")
+    spread: float = Field(1.1, ge=0, le=10, description="Standard deviation of its logarithm")
+    uniform: float = Field(0.3, ge=0, le=1, description="Share drawn evenly over the whole range instead")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise _clash(
+                f"the range of noise levels is empty: low = {self.low:g} is not below high = {self.high:g}",
+                "low",
+                "high",
+            )
+        if not self.low <= self.focus <= self.high:
+            raise _clash(
+                f"focus = {self.focus:g} is outside the range from low = {self.low:g} to high = {self.high:g}",
+                "focus",
+                "low",
+                "high",
+            )
+        return self
+
+
+class TrainAugment(Section):
+    """What is done to a training crop."""
+
+    scale_max: float = Field(4.0, ge=1, le=64, description="Pictures are shrunk by a random factor up to this")
+    flip: bool = Field(True, description="Left-right")
+    turn: bool = Field(True, description="Quarter turns")
+    colour: bool = Field(True, description="Gamma, gain and saturation")
+    texture: float = Field(0.7, ge=0, le=1, description="Share of the crops drawn where there is texture")
+
+
+class TrainConfig(Section):
+    """Settings of `gpnp train-denoiser`."""
+
+    data: Annotated[tuple[File, ...], BeforeValidator(_one)] = Field((), description="Folders of training pictures")
+    folder: File = Field(Path("runs/denoiser"), description="The run's folder: checkpoints, log and the denoiser")
+    resume: bool = Field(False, description="Go on where the run in this folder stopped")
+    crop: int = Field(96, ge=16, le=4096, multiple_of=16, description="Side of a training crop in pixels")
+    validation: float = Field(0.1, ge=0, lt=1, description="Share of the pictures kept for validation")
+    cache: str = Field(
+        "4G",
+        pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?[KMGT]$",
+        examples=["500M", "4G"],
+        description="Memory for decoded pictures, on the device that trains",
+    )
+    checkpoint_minutes: float = Field(5.0, gt=0, description="Minutes between two checkpoints")
+    tensorboard: bool = Field(False, description="Also log for TensorBoard")
+    compile: bool = Field(False, description="Compile the network: slow to start, faster on a GPU")
+    network: Network = Field(default_factory=Network)
+    plan: TrainPlan = Field(default_factory=TrainPlan)
+    sigma: TrainSigma = Field(default_factory=TrainSigma)
+    augment: TrainAugment = Field(default_factory=TrainAugment)
+    run: TrainRun = Field(default_factory=TrainRun)
+
+    @property
+    def cache_bytes(self) -> int:
+        """`cache` in bytes; K, M, G and T are powers of 1024."""
+        return int(float(self.cache[:-1]) * 1024 ** ("KMGT".index(self.cache[-1]) + 1))
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        stride = 2 ** len(self.network.widths)
+        if self.crop % stride:
+            raise _clash(
+                f"crop = {self.crop} is not a multiple of {stride}, as {len(self.network.widths)} network.widths need",
+                "crop",
+                "network.widths",
+            )
+        return self
+
+
+COMMANDS: dict[str, type[Section]] = {
+    "inpaint": InpaintConfig,
+    "train-denoiser": TrainConfig,
+}
+
+
+# Keys and values
+
+
+def _section(info: FieldInfo) -> type[Section] | None:
+    """The model behind a field that is a section, None for a plain key."""
+    kind = info.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _fields(model: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """(dotted key, field) of all plain keys; those outside sections come first."""
+    sections = []
+    for name, info in model.model_fields.items():
+        inner = _section(info)
+        if inner is None:
+            yield prefix + name, info
+        else:
+            sections.append((name, inner))
+    for name, inner in sections:
+        yield from _fields(inner, f"{prefix}{name}.")
+
+
+@cache
+def keys(command: str) -> dict[str, FieldInfo]:
+    """The dotted keys of a command and their fields. Raises `UsageError` for an unknown command."""
+    if command not in COMMANDS:
+        near = _near(command, COMMANDS)
+        hint = f"did you mean '{near}'?" if near else f"known: {', '.join(COMMANDS)}"
+        raise UsageError(f"there is no configuration for a command '{command}'", hint=hint)
+    return dict(_fields(COMMANDS[command]))
+
+
+def help_text(command: str, key: str) -> str:
+    """One line for `--help`: the key's description and its default."""
+    info = keys(command)[key]
+    if _by_preset(info):
+        return f"{info.description} [default: the preset's]"
+    default = info.get_default(call_default_factory=True)
+    if default is None or default is False or default == ():
+        return str(info.description)
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{info.description} [default: {shown}]"
+
+
+def variable(key: str) -> str:
+    """The environment variable of a dotted key: sampler.sigma_max is GPNP_SAMPLER_SIGMA_MAX."""
+    return "GPNP_" + re.sub(r"[.-]", "_", key).upper()
+
+
+def _by_preset(info: FieldInfo) -> bool:
+    """Whether the default comes from `sampler.preset`; only these keys have None where None is not allowed."""
+    return info.default is None and NoneType not in _kinds(info.annotation)
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types a value may have, with Annotated and unions taken apart."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {origin or annotation}
+
+
+def _is_text(info: FieldInfo) -> bool:
+    return _kinds(info.annotation) <= {str, Path, NoneType}
+
+
+def _near(word: str, known: Any, cutoff: float = 0.6) -> str | None:
+    import difflib
+
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return found[0] if found else None
+
+
+def _suggest(key: str, model: type[Section]) -> str:
+    """`; did you mean X?` for an unknown dotted key, or an empty string."""
+    head, _, leaf = key.rpartition(".")
+    known = [name for name, _ in _fields(model)]
+    sections = [name for name, info in model.model_fields.items() if _section(info)]
+    siblings = {name.rpartition(".")[2]: name for name in [*known, *sections] if name.rpartition(".")[0] == head}
+    leaves = {name.rpartition(".")[2]: name for name in known}
+    synonyms = {word: name for word, name in SYNONYMS.items() if name in known and word not in leaves}
+
+    def search(word: str, names: Mapping[str, str], cutoff: float) -> str | None:
+        return names.get(_near(word, names, cutoff) or "")
+
+    near = (
+        search(leaf, siblings, 0.75)
+        or search(leaf, synonyms, 0.75)
+        or leaves.get(leaf)  # the right name in the wrong place
+        or search(leaf, siblings, 0.55)
+        or search(key, dict(zip(known, known, strict=True)), 0.7)
+        or search(leaf, leaves, 0.75)
+    )
+    if near:
+        return f"; did you mean {near}?"
+    other = next((command for command, kind in COMMANDS.items() if kind is not model and key in keys(command)), None)
+    return f"; it belongs to {other}" if other else ""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value that somebody wrote: where, and as which text."""
+
+    value: Any
+    origin: Origin
+    text: str | None = None
+
+
+# YAML in
+
+
+@cache
+def _loader() -> type:
+    """PyYAML's safe loader with the plain values of YAML 1.2: only true and false are booleans (`tile: off`
+    stays text), 1e-3 is a number, 1:30 and 2024-01-01 are text. Aliases are refused: no config needs them, and
+    a few of them can stand for gigabytes."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: ClassVar[dict] = {}  # none of YAML 1.1
+
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark
+                raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported", mark)
+            return super().compose_node(parent, index)
+
+    number = r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    for tag, pattern, first in (
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("int", r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+|0o[0-7]+", "-+0123456789"),
+        ("float", number, "-+.0123456789"),
+    ):
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), list(first))
+    return Loader
+
+
+class _BadYaml(Exception):
+    """Not YAML, or YAML beyond plain values, lists and mappings; `line` counts from 1."""
+
+    def __init__(self, problem: str, line: int | None = None) -> None:
+        super().__init__(problem)
+        self.problem, self.line = problem, line
+
+
+def _compose(text: str) -> Any:
+    """The root node of a YAML text, None when it is empty."""
+    import yaml
+
+    try:
+        return yaml.compose(text, Loader=_loader())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = error.problem or "something is wrong"
+        if "'\\t'" in problem:
+            problem = "a tab cannot indent YAML; use spaces"
+        elif "expected a single document" in (error.context or ""):
+            problem = "only one document (no second '---') is allowed"
+        raise _BadYaml(problem, mark.line + 1 if mark else None) from None
+    except yaml.YAMLError as error:  # a reader error has no mark
+        position = getattr(error, "position", None)
+        line = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
+        raise _BadYaml("a character that YAML does not allow", line) from None
+    except RecursionError:
+        raise _BadYaml("it is nested too deeply") from None
+
+
+def _construct(node: Any) -> Any:
+    """A node as plain Python; never an object of any other class."""
+    import yaml
+
+    line = node.start_mark.line + 1
+    kind = node.tag.removeprefix("tag:yaml.org,2002:")
+    if isinstance(node, yaml.SequenceNode) and kind == "seq":
+        return [_construct(item) for item in node.value]
+    if isinstance(node, yaml.MappingNode) and kind == "map":
+        return {str(_construct(key)): _construct(value) for key, value in node.value}
+    if isinstance(node, yaml.ScalarNode) and kind in ("str", "null", "bool", "int", "float"):
+        text = node.value
+        try:
+            match kind:
+                case "null":
+                    return None
+                case "bool":
+                    return text.lower() == "true"
+                case "int":
+                    base = {"0x": 16, "0o": 8}.get(text[:2], 10)
+                    return int(text[2:] if base != 10 else text.replace("_", ""), base)
+                case "float":
+                    named = text.lower().replace(".inf", "inf").replace(".nan", "nan")
+                    return float(named.replace("_", ""))
+        except ValueError:  # !!int x, or more digits than Python converts
+            return text
+        return text
+    raise _BadYaml(f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not supported", line)
+
+
+def _from_text(text: str, info: FieldInfo) -> Any:
+    """The value of a `--set`, a flag or a variable: YAML, but text as it stands where text is wanted."""
+    is_text = _is_text(info)
+    try:
+        node = _compose(text)
+        value = None if node is None else _construct(node)
+    except (_BadYaml, RecursionError):
+        return text
+    quoted = isinstance(value, str) and text.strip()[:1] in ("'", '"')
+    return text if is_text and value is not None and not quoted else value
+
+
+def _walk(
+    node: Any,
+    model: type[Section],
+    label: str,
+    problems: list[str],
+    prefix: str = "",
+    root: type[Section] | None = None,
+) -> Iterator[tuple[str, _Given]]:
+    """(dotted key, `_Given`) of all known keys below a mapping node; what is wrong with the rest goes to `problems`."""
+    import yaml
+
+    root = root or model
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        where = f"{label}:{line}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            problems.append(f"{where}: a key must be a plain word")
+            continue
+        name = key_node.value
+        key = prefix + name
+        if name in seen:
+            problems.append(f"{where}: {key}: given twice, first in line {seen[name]}")
+            continue
+        seen[name] = line
+        if not prefix and name == "command":
+            continue
+        info = model.model_fields.get(name)
+        section = _section(info) if info else None
+        if info is None:
+            problems.append(f"{where}: {key}: unknown key{_suggest(key, root)}")
+        elif section is None:
+            try:
+                value = _construct(value_node)
+            except _BadYaml as error:
+                problems.append(f"{label}:{error.line or line}: {key}: {error.problem}")
+                continue
+            text = value_node.value if isinstance(value_node, yaml.ScalarNode) else None
+            if _is_text(info) and isinstance(value, int | float) and not isinstance(value, bool):
+                value = text  # a folder called 2024
+            yield key, _Given(value, where, text)
+        elif isinstance(value_node, yaml.MappingNode):
+            yield from _walk(value_node, section, label, problems, f"{key}.", root)
+        elif value_node.tag != "tag:yaml.org,2002:null":  # a section whose keys are all commented out is empty
+            problems.append(f"{where}: {key}: is a section; its keys belong below it, indented")
+
+
+def _open(path: Path, problems: list[str]) -> Any:
+    """The root mapping node of a file; None when it is empty, or when a problem was noted."""
+    import yaml
+
+    try:
+        text = path.read_bytes().decode("utf-8")
+        root = _compose(text)
+    except FileNotFoundError:
+        problems.append(f"{path}: no such file")
+    except IsADirectoryError:
+        problems.append(f"{path}: is a folder, not a file")
+    except OSError as error:
+        is_folder = path.is_dir()  # Windows says "permission denied" for a folder
+        problems.append(
+            f"{path}: is a folder, not a file" if is_folder else f"{path}: cannot be read ({error.strerror})"
+        )
+    except UnicodeDecodeError:
+        problems.append(f"{path}: not a text file in UTF-8")
+    except _BadYaml as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        problems.append(f"{where}: not valid YAML: {error.problem}")
+    else:
+        if root is None or root.tag == "tag:yaml.org,2002:null":
+            return None
+        if isinstance(root, yaml.MappingNode):
+            return _settings(root)
+        problems.append(f"{path}:{root.start_mark.line + 1}: must hold `key: value` lines")
+    return None
+
+
+def _settings(root: Any) -> Any:
+    """The mapping that holds the settings: of a result's manifest (.gpnp.json) its `config`, else `root` itself."""
+    import yaml
+
+    parts = {key.value: value for key, value in root.value if isinstance(key, yaml.ScalarNode)}
+    inner = parts.get("config") if "gpnp_manifest" in parts else None
+    return inner if isinstance(inner, yaml.MappingNode) else root
+
+
+def _declared(root: Any) -> tuple[str, int] | None:
+    """The (value, line) of a file's top-level `command:` key."""
+    for key_node, value_node in root.value if root else ():
+        if key_node.value == "command":
+            return str(value_node.value), key_node.start_mark.line + 1
+    return None
+
+
+def _from_file(path: Path, command: str, problems: list[str]) -> Iterator[tuple[str, _Given]]:
+    root = _open(path, problems)
+    if root is None:
+        return
+    declared = _declared(root)
+    if declared and declared[0] != command:
+        name, line = declared
+        if name in COMMANDS:
+            problems.append(f"{path}:{line}: command: this file is for {name}, not for {command}")
+        else:
+            problems.append(_unknown_command(path, line, name))
+        return
+    yield from _walk(root, COMMANDS[command], str(path), problems)
+
+
+def _unknown_command(path: Path, line: int, name: str) -> str:
+    near = _near(name, COMMANDS)
+    guess = f"; did you mean {near}?" if near else ""
+    return f"{path}:{line}: command: unknown value (given '{name}'; allowed: {', '.join(COMMANDS)}){guess}"
+
+
+def user_file() -> Path:
+    """The user's own config file; it need not exist."""
+    from platformdirs import user_config_path
+
+    return user_config_path("gpnp", appauthor=False) / "config.yaml"
+
+
+def _from_user(command: str, problems: list[str]) -> Iterator[tuple[str, _Given]]:
+    """The user's own file: only `USER_KEYS`, since anything else would change results behind the user's back."""
+    path = user_file()
+    root = _open(path, problems) if path.exists() else None
+    if root is None:
+        return
+    for key, given in _walk(root, InpaintConfig, str(path), problems):
+        if key not in USER_KEYS:
+            problems.append(f"{given.origin}: {key}: cannot be set in this file (allowed: {', '.join(USER_KEYS)})")
+        elif key in keys(command):
+            yield key, given
+
+
+def _from_environment(command: str, env: Mapping[str, str], problems: list[str]) -> Iterator[tuple[str, _Given]]:
+    """`GPNP_*` variables; one of another command's keys is no error, an empty one counts as not set."""
+    mine = {variable(key): key for key in keys(command)}
+    known = {variable(key) for name in COMMANDS for key in keys(name)}
+    for name in sorted(name for name in env if name.startswith("GPNP_")):
+        if name in mine:
+            if env[name].strip():
+                key = mine[name]
+                yield key, _Given(_from_text(env[name], keys(command)[key]), name, env[name])
+        elif name not in known:
+            near = _near(name, known)
+            problems.append(f"{name}: no setting has this variable{f'; did you mean {near}?' if near else ''}")
+
+
+def _key_problem(key: str, command: str) -> str | None:
+    """What is wrong with a dotted key, None when it is a plain key of the command."""
+    known = keys(command)
+    if key in known:
+        return None
+    inner = [name for name in known if name.startswith(f"{key}.")]
+    if inner:
+        return f"is a section; set one of its keys: {', '.join(inner)}"
+    return f"unknown key{_suggest(key, COMMANDS[command])}"
+
+
+def _from_sets(command: str, sets: Sequence[str], problems: list[str]) -> Iterator[tuple[str, _Given]]:
+    for item in sets:
+        key, equals, text = item.partition("=")
+        key = key.strip()
+        if not equals:
+            problems.append(f"--set: {item}: a value is missing; write --set KEY=VALUE")
+        elif problem := _key_problem(key, command):
+            problems.append(f"--set: {key}: {problem}")
+        else:
+            yield key, _Given(_from_text(text, keys(command)[key]), "--set", text)
+
+
+def _from_flags(command: str, flags: Mapping[str, Any], problems: list[str], prefix: str = "") -> Iterator:
+    """Flags by dotted key, or nested as `dump` makes them; None and empty lists count as not given."""
+    for name, value in flags.items():
+        key = prefix + name
+        value = value.value if isinstance(value, Enum) else value
+        if value is None or value in ([], ()):
+            continue
+        if key == "command":
+            if value != command:
+                problems.append(f"command line: command: these values are for {value}, not for {command}")
+        elif isinstance(value, Mapping) and key not in keys(command):
+            yield from _from_flags(command, value, problems, f"{key}.")
+        elif problem := _key_problem(key, command):
+            problems.append(f"command line: {key}: {problem}")
+        else:
+            info = keys(command)[key]
+            text = value if isinstance(value, str) else None
+            # quotes and such were the shell's business: text stays as it is
+            yield key, _Given(_from_text(value, info) if text and not _is_text(info) else value, "flag", text)
+
+
+# Merging and checking
+
+
+class ConfigError(UsageError):
+    """Everything that is wrong with a configuration; `problems` has one line for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        lines = "\n  ".join([f"{len(problems)} problems in the configuration:", *problems])
+        super().__init__(problems[0] if len(problems) == 1 else lines)
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The effective configuration of one command, and where each dotted key's value came from."""
+
+    command: str
+    config: Any
+    origins: dict[str, Origin]
+
+
+def resolve(
+    command: str,
+    flags: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+    files: Sequence[Path | str] = (),
+    env: Mapping[str, str] = os.environ,
+) -> Resolved:
+    """Merge all sources. Raises `ConfigError` listing every problem of every source."""
+    keys(command)  # an unknown command is refused before anything is read
+    problems: list[str] = []
+    merged = dict(_from_user(command, problems))
+    for path in files:
+        merged |= dict(_from_file(Path(path), command, problems))
+    merged |= dict(_from_environment(command, env, problems))
+    by_set = dict(_from_sets(command, sets, problems))
+    by_flag = dict(_from_flags(command, flags or {}, problems))
+    problems += [
+        f"command line: {key}: given both as a flag and with --set; keep one" for key in by_flag if key in by_set
+    ]
+    merged |= by_set | by_flag
+    config = _validate(command, merged, problems)
+    if problems or config is None:
+        raise ConfigError(problems)
+    return Resolved(command, config, _origins(command, config, merged))
+
+
+def _origins(command: str, config: Section, merged: Mapping[str, _Given]) -> dict[str, Origin]:
+    origins = {}
+    for key, info in keys(command).items():
+        if _by_preset(info) and (key not in merged or merged[key].value is None):
+            origins[key] = f"preset {config.sampler.preset}"
+        else:
+            origins[key] = merged[key].origin if key in merged else "default"
+    return origins
+
+
+def _validate(command: str, merged: Mapping[str, _Given], problems: list[str]) -> Section | None:
+    """The model, or None with the reasons appended to `problems`."""
+    tree: dict[str, Any] = {}
+    for key, given in merged.items():
+        *path, leaf = key.split(".")
+        place = tree
+        for name in path:
+            place = place.setdefault(name, {})
+        place[leaf] = given.value
+    try:
+        return COMMANDS[command].model_validate(tree)
+    except ValidationError as error:
+        grouped: dict[tuple, list] = {}
+        for item in error.errors(include_url=False):
+            grouped.setdefault(_locate(command, item), []).append(item)
+        for (key, index), items in grouped.items():
+            # a list whose items are all bad counts as too short, too
+            if index is None and any(other == key and i is not None for other, i in grouped):
+                continue
+            problems.append(_explain(command, merged, key, index, items))
+        return None
+
+
+def _locate(command: str, item: Any) -> tuple[str, int | None]:
+    """(dotted key, list index) of a pydantic error; a clash is filed under its first key."""
+    loc = item["loc"]
+    if item["type"] == "clash":
+        return ".".join([*loc, item["ctx"]["keys"][0]]), None
+    known = keys(command)
+    for length in range(1, len(loc) + 1):
+        key = ".".join(map(str, loc[:length]))
+        if key in known:
+            return key, next((part for part in loc[length:] if isinstance(part, int)), None)
+    return ".".join(map(str, loc)), None
+
+
+_REASONS = {
+    "literal_error": "unknown value",
+    "finite_number": "must be a finite number",
+    "string_pattern_mismatch": "not understood",
+    "int_from_float": "must be a whole number",
+    "greater_than": "out of range",
+    "greater_than_equal": "out of range",
+    "less_than": "out of range",
+    "less_than_equal": "out of range",
+    "multiple_of": "out of range",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "too_long": "too many values",
+}
+
+
+def _explain(command: str, merged: Mapping[str, _Given], key: str, index: int | None, items: list) -> str:
+    """One problem as `origin: key: reason (given; allowed); did you mean X?`."""
+    first = items[0]
+    if first["type"] == "clash":
+        head = key.rpartition(".")[0]
+        involved = [f"{head}.{name}" if head else name for name in first["ctx"]["keys"]]
+        key = next((name for name in involved if name in merged), key)  # the one that somebody wrote
+        return f"{_place(merged.get(key))}: {key}: {first['ctx']['message']}"
+    given = merged.get(key)
+    rule = _rules(command)[key]
+    if len({item["type"] for item in items}) > 1:  # of a union, each part has its own complaint
+        reason = "not allowed"
+    elif first["type"] == "value_error":
+        reason = str(first["ctx"]["error"])
+    else:
+        reason = _REASONS.get(first["type"], "not allowed")
+    value = first["input"] if index is not None or given is None or given.text is None else given.text
+    guess = _near(value.lower(), _choices(rule)) if isinstance(value, str) else None
+    near = f"; did you mean {guess}?" if guess else ""
+    return f"{_place(given)}: {key}: {reason} (given {_shown(value)}; allowed: {_allowed(rule)}){near}"
+
+
+def _place(given: _Given | None) -> str:
+    if given is None:
+        return "configuration"
+    return "command line" if given.origin == "flag" else given.origin
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == "":
+        return "nothing"
+    text = repr(value) if not isinstance(value, str) or not _is_number(value) else value
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[-+.0-9eE_]*[0-9.][-+.0-9eE_]*|[-+]?\.(inf|nan)|true|false", text, re.IGNORECASE) is not None
+
+
+def check_file(path: Path | str, command: str | None = None) -> list[str]:
+    """All problems of one config file by itself; an empty list when it is good.
+
+    Without `command` the file's own `command:` key decides, and without that the command it fits best.
+    """
+    path = Path(path)
+    problems: list[str] = []
+    declared = _declared(_open(path, problems))
+    if problems:
+        return problems
+    if command is None and declared:
+        name, line = declared
+        if name not in COMMANDS:
+            return [_unknown_command(path, line, name)]
+        command = name
+    if command is not None:
+        keys(command)
+        merged = dict(_from_file(path, command, problems))
+        _validate(command, merged, problems)
+        return problems
+    return min((check_file(path, name) for name in COMMANDS), key=len)
+
+
+# Schema and YAML out
+
+
+@cache
+def _rules(command: str) -> dict[str, dict]:
+    """The JSON schema of each dotted key."""
+    whole = COMMANDS[command].model_json_schema()
+
+    def properties(part: dict, prefix: str) -> Iterator[tuple[str, dict]]:
+        for name, rule in part["properties"].items():
+            if "$ref" in rule:
+                yield from properties(whole["$defs"][rule["$ref"].rpartition("/")[2]], f"{prefix}{name}.")
+            else:
+                yield prefix + name, rule
+
+    return dict(properties(whole, ""))
+
+
+def _choices(rule: dict) -> list[str]:
+    """The words a value may be, for suggestions."""
+    parts = [rule, *rule.get("anyOf", ()), rule.get("items", {})]
+    found = [word for part in parts for word in [*part.get("enum", ()), part.get("const")]]
+    return [word for word in [*found, *rule.get("examples", ())] if isinstance(word, str)]
+
+
+def _allowed(rule: dict) -> str:
+    """What a JSON schema allows, in words."""
+    if "anyOf" in rule and "examples" not in rule:
+        return " or ".join(_allowed(part) for part in rule["anyOf"])
+    if "examples" in rule:
+        return f"such as {', '.join(rule['examples'])}"
+    if "enum" in rule:
+        return ", ".join(map(str, rule["enum"]))
+    if "const" in rule:
+        return str(rule["const"])
+    kind = rule.get("type")
+    if kind == "array":
+        return f"a list of: {_allowed(rule['items'])}"
+    if kind not in ("integer", "number"):
+        path = "a path" if rule.get("format") == "path" else "text"
+        return {"boolean": "true or false", "null": "null"}.get(kind, path)
+    text = "a whole number" if kind == "integer" else "a number"
+    if "multipleOf" in rule:
+        text = f"a multiple of {rule['multipleOf']}"
+    low, above = rule.get("minimum"), rule.get("exclusiveMinimum")
+    high, below = rule.get("maximum"), rule.get("exclusiveMaximum")
+    if low is not None and high is not None:
+        return f"{text} from {low:g} to {high:g}" if max(abs(low), abs(high)) < 1e6 else f"{text} from {low} to {high}"
+    bounds = [("at least", low), ("above", above), ("at most", high), ("below", below)]
+    limits = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+    return f"{text} {', '.join(limits)}" if limits else text
+
+
+def schema(command: str) -> dict:
+    """The JSON schema (2020-12) of a command's config file, for editors."""
+    known = keys(command)
+    whole = COMMANDS[command].model_json_schema()
+    for part in [whole, *whole["$defs"].values()]:
+        part.pop("title", None)
+        for rule in part["properties"].values():
+            rule.pop("title", None)
+    for key, info in known.items():
+        if _by_preset(info):  # there is no null to complain about: the key is simply left out
+            *head, leaf = key.split(".")
+            part = whole
+            for name in head:
+                part = whole["$defs"][part["properties"][name]["$ref"].rpartition("/")[2]]
+            part["properties"][leaf].pop("default", None)
+    whole["properties"] = {
+        "command": {"const": command, "description": "The command this file is for", "type": "string"},
+        **whole["properties"],
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"gpnp {command}", **whole}
+
+
+def schema_text(command: str) -> str:
+    """`schema` as the text of the file that ships in the package."""
+    return json.dumps(schema(command), indent=2, ensure_ascii=False) + "\n"
+
+
+def write_schemas(folder: Path) -> None:
+    """Write COMMAND.schema.json for every command."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for command in COMMANDS:
+        (folder / f"{command}.schema.json").write_text(schema_text(command), encoding="utf-8", newline="\n")
+
+
+def _plain(value: Any) -> Any:
+    """A config value as JSON and YAML know it."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _yaml(value: Any) -> str:
+    """A plain value on one line of YAML, such that the loader reads back exactly it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
+    boolean = value.lower() in ("on", "off", "yes", "no", "y", "n")  # to a reader of YAML 1.1
+    plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./@+-]*(:[A-Za-z0-9_./@+-]+)*", value) is not None
+    if plain and not boolean and _construct(_compose(value)) == value:
+        return value
+    quoted = json.dumps(value, ensure_ascii=False)
+    # what YAML does not print, and halves of surrogate pairs (file names that are not UTF-8)
+    return re.sub(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]", lambda m: f"\\u{ord(m[0]):04x}", quoted)
+
+
+def _value(config: Section, key: str) -> Any:
+    for name in key.split("."):
+        config = getattr(config, name)
+    return _plain(config)
+
+
+def dump(config: Section) -> dict[str, Any]:
+    """The effective configuration as plain data for a manifest, headed by its `command`.
+
+    `resolve` reproduces the configuration from it, given as `flags` or written to a file (JSON is YAML).
+    """
+    command = next(name for name, kind in COMMANDS.items() if type(config) is kind)
+    tree: dict[str, Any] = {"command": command}
+    for key in keys(command):
+        *head, leaf = key.split(".")
+        place = tree
+        for name in head:
+            place = place.setdefault(name, {})
+        place[leaf] = _value(config, key)
+    return tree
+
+
+def show_text(resolved: Resolved) -> str:
+    """The effective values as YAML, each with its origin in a comment."""
+    rows: list[tuple[str, str]] = [(f"command: {resolved.command}", "")]
+    section = ""
+    for key, origin in resolved.origins.items():
+        head, _, leaf = key.rpartition(".")
+        if head != section:
+            rows.append((f"{head}:", ""))
+            section = head
+        rows.append((f"{'  ' if head else ''}{leaf}: {_yaml(_value(resolved.config, key))}", origin))
+    width = min(max(len(text) for text, _ in rows), 60)
+    return "".join(f"{text:<{width}}  # {origin}\n" if origin else f"{text}\n" for text, origin in rows)
+
+
+def init_text(command: str) -> str:
+    """A config file with every key at its default, explained; keys that follow the preset or the machine are
+    commented out, so that the file does not pin them."""
+    config = COMMANDS[command]() if keys(command) else None
+    lines = [
+        f"# yaml-language-server: $schema={command}.schema.json",
+        f"# Settings of `gpnp {command}`; use them with --config FILE.",
+        f"# Editors check this file against its schema: gpnp config schema {command} > {command}.schema.json",
+        f"command: {command}",
+    ]
+    section = ""
+    for key, info in keys(command).items():
+        head, _, leaf = key.rpartition(".")
+        indent = "  " if head else ""
+        if head != section:
+            kind = COMMANDS[command].model_fields[head].annotation
+            lines += ["", *textwrap.wrap(kind.__doc__, 100, initial_indent="# ", subsequent_indent="# "), f"{head}:"]
+            section = head
+        else:
+            lines.append("")
+        comment = f"{info.description} ({_allowed(_rules(command)[key])})."
+        value = _yaml(_value(config, key))
+        if _by_preset(info):
+            values = ", ".join(f"{name} {_yaml(preset[leaf])}" for name, preset in PRESETS.items())
+            comment += f" Presets: {values}."
+        start = f"{indent}# "
+        lines += textwrap.wrap(comment, 100, initial_indent=start, subsequent_indent=start, break_on_hyphens=False)
+        lines.append(f"{indent}{'# ' if _by_preset(info) or key in USER_KEYS else ''}{leaf}: {value}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    write_schemas(Path(__file__).parent / "schema")
