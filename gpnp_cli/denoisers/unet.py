@@ -7,14 +7,15 @@ where all images share one sigma, is folded into the convolution's weights and c
 """
 
 import math
-from functools import cached_property
 from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, UsageError
 from .base import per_image
 
 
@@ -70,22 +71,22 @@ class UNet(nn.Module):
 
         self.head = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(level(i) for i in range(len(widths) - 1))
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.body = level(len(widths) - 1)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
         self.decoder = nn.ModuleList(level(i) for i in range(len(widths) - 1))
         self.tail = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
         nn.init.zeros_(self.tail.weight)
         nn.init.zeros_(self.tail.bias)
 
-    @cached_property
+    @property
     def receptive_field(self) -> int:
-        """Radius in pixels of what one output pixel can depend on."""
-        radius = 2 + 2  # head and tail, at half resolution
+        """Radius in pixels of what one output pixel can depend on, for the worst-placed pixel."""
+        radius = 2 + 2  # head and tail: one cell each, a cell being 2 pixels at the first level
         for i, count in enumerate(self.blocks):
             sides = 1 if i == len(self.blocks) - 1 else 2
-            radius += sides * count * 2 * 2 ** (i + 1) + 2 ** (i + 1)
-        return radius
+            radius += sides * count * 2 * 2 ** (i + 1)  # two 3x3 convolutions per block
+        return radius + self.stride - 1  # strides round outwards to the coarsest grid
 
     def forward(self, x: Tensor, noise: Tensor, grey: Tensor) -> Tensor:
         """`noise` `(N or 1,)` is c_noise = ln(sigma)/4; `grey` `(N or 1,)` is 1 where the picture is grey."""
@@ -111,7 +112,8 @@ class Preconditioned(nn.Module):
     """D(v; sigma) around a raw network F (EDM, Karras et al. 2022, eq. 7), for images centred at 1/2.
 
     With sigma_data the spread of pixel values, F sees unit variance and its target has unit variance
-    at every sigma: D is the input as sigma -> 0 and the mean as sigma -> infinity, whatever F does.
+    at every sigma. As sigma -> 0, D is the input whatever F does; as sigma -> infinity the input's own
+    share vanishes and D is centre + sigma_data F.
     """
 
     def __init__(self, net: nn.Module, sigma_data: float = 0.25, centre: float = 0.5) -> None:
@@ -123,8 +125,9 @@ class Preconditioned(nn.Module):
         s = sigma.reshape(-1, 1, 1, 1)
         total = s**2 + self.sigma_data**2
         centred = v - self.centre
-        raw = self.net(centred / total.sqrt(), sigma.log() / 4, grey)
-        return self.centre + self.sigma_data**2 / total * centred + s * self.sigma_data / total.sqrt() * raw.float()
+        noise = sigma.clamp_min(1e-6).log() / 4  # sigma = 0 is legal: F's share is then 0, but must not be 0 * NaN
+        raw = self.net(centred / total.sqrt(), noise, grey).to(v.dtype)
+        return self.centre + self.sigma_data**2 / total * centred + s * self.sigma_data / total.sqrt() * raw
 
 
 class NetworkDenoiser:
@@ -133,6 +136,7 @@ class NetworkDenoiser:
     A network trained on both kinds takes grey pictures too (`channels` is None): the grey picture is
     shown to it three times, with its grey flag set. Any size works: borders are reflected up to the
     network's stride and cropped. Raises `InputError` for a channel count it was not trained for.
+    `weights` is the file it came from, `metadata` what that file says.
     """
 
     def __init__(
@@ -143,15 +147,16 @@ class NetworkDenoiser:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         metadata: dict | None = None,
+        weights: Path | None = None,
     ) -> None:
         self.device, self.dtype, self.sigma_range = torch.device(device), dtype, tuple(sigma_range)
         self.model = model.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.channels = None if both else model.net.channels
-        self.receptive_field = model.net.receptive_field
-        self.metadata = metadata or {}
+        self.receptive_field, self.stride = model.net.receptive_field, model.net.stride
+        self.metadata, self.weights = metadata or {}, weights
 
     def __call__(self, v: Tensor, sigma: float | Tensor) -> Tensor:
-        n, channels, height, width = v.shape
+        _, channels, height, width = v.shape
         net = self.model.net
         if channels != net.channels and not (self.channels is None and channels == 1):
             raise InputError(
@@ -177,11 +182,18 @@ class NetworkDenoiser:
         return (out.mean(1, keepdim=True) if grey else out.contiguous()).to(v.dtype)
 
 
-def load_default(channels: int | None = None, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
-    """The shipped denoiser, colour and grey in one network."""
+def load_default(
+    channels: int | None = None,
+    argument: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> NetworkDenoiser:
+    """The shipped denoiser, colour and grey in one network (hence `channels` does not matter)."""
     from ..training.checkpoint import load_denoiser
 
-    return load_denoiser(files("gpnp_cli") / "weights" / "default.safetensors", device, dtype)
+    if argument:
+        raise UsageError(f"denoiser 'default' takes no argument ('{argument}')", hint="default, or a file of your own")
+    return load_denoiser(Path(str(files("gpnp_cli"))) / "weights" / "default.safetensors", device, dtype)
 
 
 def fast_dtype(device: torch.device | str) -> torch.dtype:

@@ -11,88 +11,129 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from ..denoisers.unet import NetworkDenoiser, Preconditioned, UNet
-from ..errors import EnvironmentProblem, GpnpError, InputError
+from ..errors import EnvironmentProblem, InputError
 
 ARCHITECTURES = {"unet": UNet}
+DENOISER, STATE = "gpnp-denoiser", "gpnp-training-state"
+VERSION = 1
 
 
 def build_network(architecture: dict) -> Preconditioned:
-    """A fresh network from `{"name": "unet", "channels": 3, ..., "sigma_data": 0.25}`."""
-    options = dict(architecture)
-    name, sigma_data = options.pop("name"), options.pop("sigma_data")
-    if name not in ARCHITECTURES:
-        raise InputError(f"unknown architecture '{name}'", hint=f"known: {', '.join(ARCHITECTURES)}")
+    """A fresh network from `{"name": "unet", "channels": 3, ..., "sigma_data": 0.25}`; raises `InputError`."""
     try:
+        options = dict(architecture)
+        name, sigma_data = options.pop("name"), options.pop("sigma_data")
         return Preconditioned(ARCHITECTURES[name](**options), sigma_data=sigma_data)
-    except TypeError as error:
-        raise InputError(f"architecture '{name}': {error}", hint="the file may be from a newer gpnp") from error
+    except KeyError as error:
+        known = ", ".join(ARCHITECTURES)
+        raise InputError(f"unknown or unnamed architecture ({error})", hint=f"known: {known}") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # wrong names, types, lengths, negative sizes
+        raise InputError(f"impossible architecture ({error})", hint="the file may be from a newer gpnp") from error
+
+
+def load_weights(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copy `tensors` into `module`; raises `InputError` naming the first that is missing, extra, misshapen or not finite."""
+    wanted = module.state_dict()
+    for key in sorted(wanted.keys() | tensors.keys()):
+        if key not in tensors or key not in wanted:
+            fault = "missing" if key in wanted else "unexpected"
+            raise InputError(f"the weights do not fit the architecture: {key} is {fault}")
+        has, needs = tuple(tensors[key].shape), tuple(wanted[key].shape)
+        if has != needs:
+            raise InputError(f"the weights do not fit the architecture: {key} is {has}, not {needs}")
+        if not torch.isfinite(tensors[key]).all():
+            raise InputError(f"the weights contain NaN or infinity in {key}", hint="use an earlier checkpoint")
+    if not next(iter(wanted.values())).is_meta:
+        module.load_state_dict(tensors)
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict) -> None:
-    """Write atomically: a temporary name in the same folder, then a rename."""
+    """Write atomically: a temporary name in the same folder, then a rename. Raises `EnvironmentProblem`."""
+    data = save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, {"gpnp": json.dumps(metadata)})
     part = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, part, {"gpnp": json.dumps(metadata)})
-        with open(part, "rb") as file:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        raise EnvironmentProblem(f"{path}: cannot be written ({error})", hint="free space or choose another folder") from error
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{path}: cannot be written ({error})", hint="free space or choose another folder"
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        try:
+            part.unlink(missing_ok=True)
+        except OSError:  # its folder cannot exist
+            pass
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and metadata of a file gpnp wrote; `InputError` for anything else, pickles included."""
-    path = Path(str(path))
+def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and metadata of a file gpnp wrote as `kind`; `InputError` for anything else, pickles included."""
     if not path.is_file():
-        raise EnvironmentProblem(f"{path}: no such weights file", hint="`gpnp denoisers` lists what is available")
+        raise EnvironmentProblem(f"{path}: no such file", hint="check the path")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        return tensors, json.loads(metadata["gpnp"])
-    except KeyError:
-        raise InputError(f"{path}: a safetensors file, but not a gpnp denoiser (no 'gpnp' metadata)") from None
-    except (SafetensorError, OSError, ValueError) as error:
+            metadata = json.loads((file.metadata() or {}).get("gpnp", "null"))
+            keys = file.keys()
+            tensors = {key: file.get_tensor(key) for key in keys}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: not a readable safetensors file ({error})",
-            hint="gpnp never unpickles weights; train or convert to safetensors",
+            hint="gpnp never unpickles weights; give a denoiser.safetensors made by train-denoiser",
         ) from error
+    found = metadata.get("format") if isinstance(metadata, dict) else None
+    if found != kind:
+        what = f"holds '{found}'" if found else "no 'gpnp' metadata"
+        raise InputError(f"{path}: not a {kind} file ({what})", hint="use the run's denoiser.safetensors")
+    if metadata.get("version", VERSION) != VERSION:
+        raise InputError(f"{path}: version {metadata['version']} of the format", hint="it needs a newer gpnp")
+    return tensors, metadata
 
 
 def save_denoiser(path: Path, model: Preconditioned, metadata: dict) -> None:
     """Write a denoiser file; `metadata` has architecture, sigma_range, both, data and steps."""
     tensors = {key: value.half() for key, value in model.state_dict().items()}
-    write_safetensors(path, tensors, {"format": "gpnp-denoiser", "version": 1, **metadata})
+    write_safetensors(path, tensors, {"format": DENOISER, "version": VERSION, **metadata})
 
 
 def load_denoiser(
     path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> NetworkDenoiser:
-    """The denoiser in a file that `save_denoiser` wrote; a mismatch is named."""
-    tensors, metadata = read_safetensors(path)
-    if metadata.get("format") != "gpnp-denoiser":
-        raise InputError(f"{path}: holds '{metadata.get('format')}', not a denoiser", hint="use the run's denoiser.safetensors")
+    """The denoiser in a file that `save_denoiser` wrote; raises `InputError` naming what is wrong with it."""
+    path = Path(str(path))
+    tensors, metadata = read_safetensors(path, DENOISER)
     try:
-        model = build_network(metadata["architecture"])
-        sigma_range, both = tuple(metadata["sigma_range"]), metadata["both"]
-        wanted = model.state_dict()
-        for key in sorted(wanted.keys() | tensors.keys()):
-            if key not in tensors or key not in wanted:
-                raise InputError(f"{path}: weights do not fit the architecture: {key} is {'missing' if key in wanted else 'unexpected'}")
-            if wanted[key].shape != tensors[key].shape:
-                raise InputError(f"{path}: {key} is {tuple(tensors[key].shape)}, the architecture needs {tuple(wanted[key].shape)}")
-        if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
-            raise InputError(f"{path}: the weights contain NaN or infinity", hint="use an earlier checkpoint")
-        model.load_state_dict({key: value.float() for key, value in tensors.items()})
-    except GpnpError:
-        raise
+        low, high = (float(sigma) for sigma in metadata["sigma_range"])
+        if not 0 <= low < high:
+            raise ValueError(f"sigma_range {low:g} to {high:g}")
+        architecture, both = metadata["architecture"], bool(metadata["both"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: damaged metadata ({error!r})", hint="the file was not written by gpnp") from error
-    return NetworkDenoiser(model, sigma_range, both, device, dtype, metadata)
+        raise InputError(f"{path}: damaged metadata ({error})", hint="the file was not written by gpnp") from error
+    try:
+        with torch.device("meta"):  # weights without storage: metadata that claim too much cannot fill the memory
+            load_weights(build_network(architecture), tensors)
+        model = build_network(architecture)
+        load_weights(model, tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", hint=error.hint) from error
+    return NetworkDenoiser(model, (low, high), both, device, dtype, metadata, path)
+
+
+def save_state(path: Path, tensors: dict[str, Tensor], rest: dict) -> None:
+    """Write what `Trainer.state_dict` gave."""
+    write_safetensors(path, tensors, {"format": STATE, **rest})
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """What `save_state` wrote, for `Trainer.load_state_dict`; raises `InputError`."""
+    tensors, rest = read_safetensors(path, STATE)
+    missing = [key for key in ("step", "seconds", "seed", "architecture") if key not in rest]
+    if missing:
+        raise InputError(f"{path}: damaged metadata (no {missing[0]})", hint="the file was not written by gpnp")
+    return tensors, rest

@@ -5,8 +5,10 @@ it would have seen. Decoded pictures are held as uint8 on the training device as
 allows; beyond that a window slides over a shuffled list and a thread decodes ahead of it.
 """
 
+import hashlib
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 
 CELL = 32  # side of the squares whose texture decides how often they are drawn
+
+
+def held_out(names: Iterable[str], share: float) -> list[str]:
+    """The names kept for validation, about `share` of them: those with the lowest hashes, in that order.
+
+    Adding names moves none from one side to the other. With share > 0 both sides get at least one,
+    training first.
+    """
+    places = {name: int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64 for name in names}
+    order = sorted(places, key=places.__getitem__)
+    count = sum(place < share for place in places.values())
+    return order[: min(max(count, 1), len(order) - 1)] if share > 0 else []
+
+
+def centre_crops(
+    paths: Iterable[Path],
+    read: Callable[[Path], np.ndarray],
+    smallest: int,
+    largest: int = 256,
+    most: int = 32,
+    halve: bool = False,
+) -> tuple[Tensor | None, list[tuple[Path, str]]]:
+    """The centres of the first `most` usable pictures, for validation; and (path, reason) of the unusable ones.
+
+    float32 `(N, C, side, side)` in [0, 1], None if there is none; the side is that of the smallest picture,
+    at most `largest`. Pictures below `smallest` are unusable. With `halve`, a picture that then still is
+    large enough is shrunk first, which hides compression artefacts.
+    """
+    pictures, rejected = [], []
+    for path in paths:
+        if len(pictures) == most:
+            break
+        try:
+            pixels = _checked(read(path), smallest)
+        except Exception as error:  # noqa: BLE001  whatever it is, the run goes on without this file, and says so
+            rejected.append((path, str(error)))
+            continue
+        x = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))[None] / 255
+        pictures.append(F.avg_pool2d(x, 2) if halve and min(x.shape[2:]) >= 2 * smallest else x)
+    if not pictures:
+        return None, rejected
+    side = min(largest, *(extent for x in pictures for extent in x.shape[2:]))
+    crops = []
+    for x in pictures:
+        top, left = (x.shape[2] - side) // 2, (x.shape[3] - side) // 2
+        crops.append(x[:, :, top : top + side, left : left + side])
+    return torch.cat(crops), rejected
 
 
 @dataclass(frozen=True)
@@ -37,7 +86,7 @@ class Decoded:
     """A picture on the device: `levels` are uint8 `(C, H, W)` at full and half size; `texture` `(h, w)` on the CPU."""
 
     levels: tuple[Tensor, Tensor]
-    texture: np.ndarray
+    texture: np.ndarray  # mean gradient of each CELL x CELL square, the last row and column cut off by the border
 
     @property
     def bytes(self) -> int:
@@ -45,15 +94,27 @@ class Decoded:
 
 
 def decode(pixels: np.ndarray, device: torch.device) -> Decoded:
-    """`pixels` uint8 `(H, W, C)` to a `Decoded`."""
+    """`pixels` uint8 `(H, W, C)`, two pixels a side or more, to a `Decoded`."""
     full = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    values = full.float()
-    half = F.avg_pool2d(values, 2).round().byte() if min(full.shape[1:]) > 1 else full
-    luma = values.mean(0, keepdim=True)
-    slope = (luma.diff(dim=2).abs()[:, 1:] + luma.diff(dim=1).abs()[:, :, 1:])[None]
-    cell = min(CELL, *slope.shape[2:])
-    texture = F.avg_pool2d(slope, cell)[0, 0].numpy()
-    return Decoded((full.to(device), half.to(device)), texture)
+    half = F.avg_pool2d(full.float(), 2).round().byte()
+    grey = pixels.mean(2, dtype=np.float32)
+    slope = np.abs(np.diff(grey, axis=0))[:, 1:] + np.abs(np.diff(grey, axis=1))[1:]
+    return Decoded((full.to(device), half.to(device)), _cell_means(slope))
+
+
+def _cell_means(values: np.ndarray) -> np.ndarray:
+    """Means over CELL x CELL squares, partial ones at the borders included."""
+    rows, columns = (np.arange(0, extent, CELL) for extent in values.shape)
+    sums = np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
+    counts = (np.diff(np.append(start, extent)) for start, extent in zip((rows, columns), values.shape, strict=True))
+    return sums / np.outer(*counts)
+
+
+def _checked(pixels: np.ndarray, size: int) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    if min(height, width) < size:
+        raise InputError(f"{width}x{height} is smaller than the crop ({size})")
+    return pixels
 
 
 class CropSource:
@@ -65,7 +126,7 @@ class CropSource:
 
     def __init__(
         self,
-        paths: list[Path],
+        paths: Iterable[Path],
         read: Callable[[Path], np.ndarray],
         size: int,
         augmentation: Augmentation,
@@ -77,42 +138,37 @@ class CropSource:
         self.read, self.size, self.augmentation = read, size, augmentation
         self.seed, self.device, self.steps_per_swap = seed, device, steps_per_swap
         self.rejected: list[tuple[Path, str]] = []
-        self._cache: dict[int, Decoded] = {}
+        self._held: dict[int, Decoded | None] = {}  # None: rejected, not to be tried again
         self._ahead: dict[int, Future] = {}
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="gpnp-decode")
         self._orders: dict[int, list[int]] = {}
-        self.paths, used = [], 0
-        for path in paths:
-            if used >= cache_bytes:  # the rest is looked at when its turn comes: a huge folder starts at once
-                self.paths.append(path)
-                continue
-            picture = self._try(path)
-            if picture is None:
-                continue
-            if used + picture.bytes <= cache_bytes:
-                self._cache[len(self.paths)] = picture
-                used += picture.bytes
+        self._law_of: tuple[tuple[int, ...], np.ndarray, np.ndarray] | None = None
+        self.paths: list[Path] = []
+        room, tried = cache_bytes, 0
+        for tried, path in enumerate(paths, start=1):
+            # once the cache is full the rest is looked at when its turn comes: a huge folder starts at once
+            if room > 0:
+                picture = self._try(path)
+                if picture is None:
+                    continue
+                room -= picture.bytes
+                if room >= 0 or not self._held:
+                    self._held[len(self.paths)] = picture
             self.paths.append(path)
         if not self.paths:
-            raise UsageError(f"no usable training picture: {len(paths)} found, all rejected", hint=self._first_reason())
-        self.window = len(self._cache)
-        if self.window < len(self.paths):
-            self._cache.clear()  # from here on the window decides what is held
-        self._laws: dict[tuple[int, ...], tuple] = {}
+            raise self._nothing(tried)
+        self.window = len(self._held)  # how many pictures are held at a time
 
-    def _first_reason(self) -> str | None:
-        return f"{self.rejected[0][0]}: {self.rejected[0][1]}" if self.rejected else "give a folder of pictures"
+    def _nothing(self, tried: int) -> UsageError:
+        path, reason = self.rejected[0] if self.rejected else (None, "no files were given")
+        return UsageError(f"no usable picture among {tried}", hint=f"{path}: {reason}" if path else reason)
 
     def _try(self, path: Path) -> Decoded | None:
         try:
-            pixels = self.read(path)
-        except Exception as error:  # any reason: the run goes on without this file, and says so
+            return decode(_checked(self.read(path), self.size), self.device)
+        except Exception as error:  # noqa: BLE001  whatever it is, the run goes on without this file, and says so
             self.rejected.append((path, str(error)))
             return None
-        if min(pixels.shape[:2]) < self.size:
-            self.rejected.append((path, f"{pixels.shape[1]}x{pixels.shape[0]} is smaller than the crop ({self.size})"))
-            return None
-        return decode(pixels, self.device)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -127,56 +183,52 @@ class CropSource:
             self._orders[epoch] = [int(i) for i in order]
         return self._orders[epoch][place]
 
-    def _window(self, step: int) -> list[int]:
-        """Which pictures step `step` draws from; all of them when they fit the cache."""
-        if self.window >= len(self.paths):
-            return list(range(len(self.paths)))
+    def _members(self, step: int) -> tuple[int, ...]:
+        """Which pictures step `step` draws from, all held afterwards: every one if they fit the cache."""
+        if self.window == len(self.paths):
+            return tuple(range(self.window))
         start = step // self.steps_per_swap
-        members = [self._position(start + j) for j in range(self.window)]
+        wanted = {self._position(start + j) for j in range(self.window)}
+        for index in [i for i, picture in self._held.items() if picture and i not in wanted]:
+            del self._held[index]
         for j in range(4):  # decode the next few while this batch is used
             index = self._position(start + self.window + j)
-            if index not in self._cache and index not in self._ahead:
+            if index not in self._held and index not in self._ahead:
                 self._ahead[index] = self._pool.submit(self._try, self.paths[index])
-        keep = set(members)
-        for index in [i for i in self._cache if i not in keep]:
-            del self._cache[index]
-        for index in keep:
-            if index not in self._cache:
-                ahead = self._ahead.pop(index, None)
-                picture = ahead.result() if ahead else self._try(self.paths[index])
-                if picture is not None:
-                    self._cache[index] = picture
-        return sorted(self._cache)
+        for index in sorted(wanted - self._held.keys()):
+            ahead = self._ahead.pop(index, None)
+            self._held[index] = ahead.result() if ahead else self._try(self.paths[index])
+        members = tuple(sorted(i for i in wanted if self._held[i]))
+        if not members:
+            raise self._nothing(len(wanted))
+        return members
 
-    def _law(self, members: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """The probability of each (picture, cell): even in area, mixed with gradient strength."""
-        key = tuple(members)
-        if key not in self._laws:
-            self._laws.clear()
-            textures = [self._cache[i].texture for i in members]
-            flat = np.concatenate([t.ravel() for t in textures])
-            share = self.augmentation.texture
-            weights = (1 - share) + share * flat / max(flat.mean(), 1e-6)
-            offsets = np.cumsum([0] + [t.size for t in textures])
-            self._laws[key] = (np.cumsum(weights / weights.sum()), offsets)
-        return self._laws[key]
+    def _law(self, members: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Cumulative probability of the cells, even in area mixed with gradient strength; where each picture's begin."""
+        if self._law_of is None or self._law_of[0] != members:
+            textures = [self._held[i].texture for i in members]
+            flat = np.concatenate([t.ravel() for t in textures]).astype(np.float64)
+            share = self.augmentation.texture if flat.any() else 0.0
+            weights = (1 - share) / len(flat) + share * flat / max(flat.sum(), 1e-300)
+            self._law_of = members, np.cumsum(weights), np.cumsum([0] + [t.size for t in textures])
+        return self._law_of[1:]
 
     def batch(self, step: int, n: int, rank: int = 0, groups: int = 4) -> Tensor:
         """Crops of `step`, float32 `(n, C, size, size)` in [0, 1] on the device; `groups` share one scale each."""
         rng = np.random.Generator(np.random.PCG64([self.seed, 2, step, rank]))
-        members = self._window(step)
-        law, offsets = self._law(members)
+        members = self._members(step)
         groups = min(groups, n)
         counts = [n // groups + (g < n % groups) for g in range(groups)]
-        x = torch.cat([self._group(count, members, law, offsets, rng) for count in counts])
+        x = torch.cat([self._group(count, members, rng) for count in counts])
         if self.augmentation.colour:
             x = recolour(x, torch.from_numpy(rng.random((n, 6), dtype=np.float32)).to(self.device))
         return x.to(memory_format=torch.channels_last)
 
-    def _group(self, count: int, members: list[int], law: np.ndarray, offsets: np.ndarray, rng) -> Tensor:
-        picks = np.minimum(np.searchsorted(law, rng.random(count)), len(law) - 1)
+    def _group(self, count: int, members: tuple[int, ...], rng: np.random.Generator) -> Tensor:
+        law, offsets = self._law(members)
+        picks = np.minimum(np.searchsorted(law, rng.random(count), side="right"), len(law) - 1)
         owners = np.searchsorted(offsets, picks, side="right") - 1
-        pictures = [self._cache[members[o]] for o in owners]
+        pictures = [self._held[members[o]] for o in owners]
         limit = min(min(p.levels[0].shape[1:]) for p in pictures) / self.size  # the smallest must hold the crop
         scale = math.exp(rng.random() * math.log(max(1.0, min(self.augmentation.scale_max, limit))))
         level = 1 if scale >= 2 and all(min(p.levels[1].shape[1:]) >= self.size for p in pictures) else 0
@@ -190,7 +242,7 @@ class CropSource:
             x = F.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True).clamp_(0, 1)
         return x
 
-    def _crop(self, pixels: Tensor, row: int, column: int, side: int, cell: int, rng) -> Tensor:
+    def _crop(self, pixels: Tensor, row: int, column: int, side: int, cell: int, rng: np.random.Generator) -> Tensor:
         """A square around a random point of the cell, moved inside the picture, turned at random."""
         dy, dx, turn, flip = rng.random(4)
         y = min(max(int((row + dy) * cell) - side // 2, 0), pixels.shape[1] - side)

@@ -14,13 +14,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..denoisers.unet import NetworkDenoiser
-from ..errors import DivergenceError, EnvironmentProblem
+from ..errors import DivergenceError, EnvironmentProblem, InputError, UsageError
 from ..samplers.rng import generator
-from .checkpoint import build_network
+from .checkpoint import build_network, load_weights
 from .data import CropSource, luma
 from .loss import SigmaLaw, denoising_loss
 
 VALIDATION_SIGMAS = (15 / 255, 25 / 255, 50 / 255)
+REPORT_SECONDS = 5.0  # a report comes at least this often, however slow the steps, so that progress is seen to be live
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Plan:
     validate_every: int = 2000
     sigma: SigmaLaw = field(default_factory=SigmaLaw)
 
+    def progress(self, step: int, seconds: float) -> float:
+        """How much of the run is done after so many steps and seconds, 0 to 1."""
+        by_time = seconds / (60 * self.minutes) if self.minutes else 0.0
+        return min(1.0, max(step / self.steps, by_time))
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -49,6 +55,7 @@ class Progress:
     loss: float
     learning_rate: float
     images_per_second: float
+    seconds: float  # of training so far, earlier parts of a resumed run included
     seconds_left: float
     psnr: dict[str, float] | None = None
 
@@ -66,7 +73,9 @@ class Trainer:
         dtype: torch.dtype = torch.float32,
         compiled: bool = False,
     ) -> None:
-        self.architecture, self.plan, self.source, self.seed = architecture, plan, source, seed
+        # lists for tuples, so that it equals itself after a trip through JSON
+        self.architecture = {k: list(v) if isinstance(v, tuple) else v for k, v in architecture.items()}
+        self.plan, self.source, self.seed = plan, source, seed
         self.validation, self.dtype, self.device = validation, dtype, source.device
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
@@ -77,6 +86,10 @@ class Trainer:
         self.model.to(self.device, memory_format=torch.channels_last)
         self.ema.to(self.device, memory_format=torch.channels_last).requires_grad_(False)
         self.ema.load_state_dict(self.model.state_dict())
+        if source.size % self.model.net.stride:
+            raise UsageError(
+                f"crop size {source.size} is not a multiple of the network's stride {self.model.net.stride}"
+            )
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=plan.learning_rate,
@@ -85,6 +98,7 @@ class Trainer:
             fused=self.device.type == "cuda",
         )
         self.step, self.seconds = 0, 0.0
+        self._asked_to_stop = False
         self.forward: nn.Module = self.model
         if self.world > 1:
             self.forward = nn.parallel.DistributedDataParallel(self.model)
@@ -94,23 +108,29 @@ class Trainer:
     @property
     def progress(self) -> float:
         """How much of the run is done, 0 to 1; steers the learning rate."""
-        by_time = self.seconds / (60 * self.plan.minutes) if self.plan.minutes else 0.0
-        return min(1.0, max(self.step / self.plan.steps, by_time))
+        return self.plan.progress(self.step, self.seconds)
 
     def learning_rate(self) -> float:
         """Linear warm-up, then half a cosine down to zero."""
         cosine = 0.5 * (1 + math.cos(math.pi * self.progress))
-        return self.plan.learning_rate * min(1.0, (self.step + 1) / self.plan.warmup) * cosine
+        return self.plan.learning_rate * min(1.0, (self.step + 1) / max(1, self.plan.warmup)) * cosine
+
+    def stop(self) -> None:
+        """End `run` after the current step (with several processes: at the next report); safe in a signal handler."""
+        self._asked_to_stop = True
 
     def train_step(self) -> Tensor:
-        """One optimiser step; returns the mean loss, still on the device (reading it would stall the pipeline)."""
+        """One optimiser step; returns the mean loss, still on the device (reading it would stall the pipeline).
+
+        It is NaN if the gradient is not finite, since the weights then no longer are.
+        """
         plan, n = self.plan, self.plan.batch
         rng = generator(self.seed, 3, self.step, self.rank)
         x = self.source.batch(self.step, n, self.rank)
         sigma = plan.sigma.draw(n, rng).to(self.device, non_blocking=True)
         noise = self._noise(x)
         grey = torch.zeros(n, device=self.device)
-        if x.shape[1] == 3 and plan.grey_share:
+        if self.both:
             # a grey picture is shown as three equal channels with equal noise; which ones differs per batch
             some = (torch.rand(n, generator=rng) < plan.grey_share).to(self.device, non_blocking=True)
             grey = some.float()
@@ -123,11 +143,11 @@ class Trainer:
             loss = denoising_loss(self.forward, x, sigma, noise, grey).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), plan.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), plan.clip)
         self.optimizer.step()
         self._average()
         self.step += 1
-        return loss.detach()
+        return torch.where(norm.isfinite(), loss.detach(), torch.nan)
 
     def _noise(self, x: Tensor) -> Tensor:
         """Standard normal noise from a generator seeded by (seed, step, rank), drawn where the batch is."""
@@ -141,45 +161,55 @@ class Trainer:
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
 
     def run(self) -> Iterator[Progress]:
-        """Train to the end of the plan, reporting every `log_every` steps and after each validation.
+        """Train to the end of the plan (or `stop`), reporting at least every `log_every` steps and after a validation.
 
-        Raises `DivergenceError` naming the step if the loss becomes NaN: what was yielded before was
-        finite, so the caller's last checkpoint is good. Raises `EnvironmentProblem` when memory is
-        short, naming the batch size that fits.
+        Raises `DivergenceError` naming the step if the loss or the gradient becomes NaN: at every report
+        before, the weights were finite, so a checkpoint the caller took then is good. Raises
+        `EnvironmentProblem` when memory is short, naming the batch size that fits.
         """
         losses: list[Tensor] = []
-        last = time.perf_counter()
-        while self.progress < 1:
+        counted = began = time.perf_counter()
+        stopped = False
+        while self.progress < 1 and not stopped:
             try:
                 losses.append(self.train_step())
             except torch.OutOfMemoryError as error:
                 raise self._too_large() from error
-            if self.step % self.plan.log_every and self.step < self.plan.steps:
+            due = self.step == self.plan.steps or any(
+                self.step % every == 0 for every in (self.plan.log_every, self.plan.validate_every)
+            )
+            if self.world == 1:  # several processes must report together, and only steps are common to them
+                due = due or self._asked_to_stop or time.perf_counter() - began > REPORT_SECONDS
+            if not due:
                 continue
             values = torch.stack(losses).tolist()
             bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
             if bad:
-                at = self.step - len(values) + bad[0] + 1
-                raise DivergenceError(f"the loss became NaN at step {at}", hint="lower the learning rate; the last checkpoint is good")
+                raise DivergenceError(
+                    f"the loss became NaN at step {self.step - len(values) + bad[0] + 1}",
+                    hint="lower the learning rate; the last checkpoint is good",
+                )
             now = time.perf_counter()
-            elapsed, last = now - last, now
-            self.seconds += self._slowest(elapsed)
-            left = self.seconds * (1 - self.progress) / max(self.progress, 1e-9)
+            rate = len(values) * self.plan.batch * self.world / (now - began)
+            elapsed, stopped = self._agree(now - counted)
+            self.seconds += elapsed
+            counted = now
             psnr = None
-            if self.step % self.plan.validate_every < self.plan.log_every or self.progress >= 1:
+            if self.step % self.plan.validate_every == 0 or self.progress >= 1:
                 psnr = self.validate()
-                last = time.perf_counter()
-            rate = len(values) * self.plan.batch * self.world / elapsed
-            yield Progress(self.step, sum(values) / len(values), self.learning_rate(), rate, left, psnr)
+            left = self.seconds * (1 - self.progress) / max(self.progress, 1e-9)
+            mean = sum(values) / len(values)
             losses.clear()
+            yield Progress(self.step, mean, self.learning_rate(), rate, self.seconds, left, psnr)
+            began = time.perf_counter()  # validation and the caller's checkpoints count as time, but not in the rate
 
-    def _slowest(self, elapsed: float) -> float:
-        """All processes must agree on the time used, or they would stop at different steps."""
+    def _agree(self, elapsed: float) -> tuple[float, bool]:
+        """(seconds used, whether to stop): the same for all processes, or they would end at different steps."""
         if self.world == 1:
-            return elapsed
-        value = torch.tensor(elapsed, device=self.device)
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-        return float(value)
+            return elapsed, self._asked_to_stop
+        both = torch.tensor([elapsed, float(self._asked_to_stop)], device=self.device)
+        dist.all_reduce(both, op=dist.ReduceOp.MAX)
+        return float(both[0]), bool(both[1])
 
     def _too_large(self) -> EnvironmentProblem:
         """Find the largest halved batch that fits and say so."""
@@ -193,19 +223,24 @@ class Trainer:
                 ones = torch.ones(batch, device=self.device)
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     denoising_loss(self.model, x, ones, x, ones).mean().backward()
-                return EnvironmentProblem("out of memory", hint=f"a batch of {batch} fits: --set train.batch={batch}")
+                return EnvironmentProblem("out of memory", hint=f"a batch of {batch} fits: --batch {batch}")
             except torch.OutOfMemoryError:
                 self.optimizer.zero_grad(set_to_none=True)
         return EnvironmentProblem("out of memory even for one crop", hint="use smaller crops or a smaller network")
 
+    @property
+    def both(self) -> bool:
+        """Whether the network learns colour and grey pictures."""
+        return self.model.net.channels == 3 and self.plan.grey_share > 0
+
     def denoiser(self) -> NetworkDenoiser:
         """The averaged weights as a denoiser (a view: training on changes it)."""
-        both = self.model.net.channels == 3 and self.plan.grey_share > 0
-        return NetworkDenoiser(self.ema, (self.plan.sigma.low, self.plan.sigma.high), both, self.device, self.dtype)
+        sigma = self.plan.sigma
+        return NetworkDenoiser(self.ema, (sigma.low, sigma.high), self.both, self.device, self.dtype)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean PSNR (dB) over the validation crops at three noise levels, always with the same noise."""
+        """Mean PSNR (dB) over the validation crops at three noise levels, always with the same noise; {} without crops."""
         if self.validation is None:
             return {}
         result = {}
@@ -227,22 +262,33 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"adam.{key}.{name}"] = value
-        return tensors, {"step": self.step, "seconds": self.seconds, "seed": self.seed, "architecture": self.architecture}
+        return tensors, {
+            "step": self.step,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "architecture": self.architecture,
+        }
 
     def load_state_dict(self, tensors: dict[str, Tensor], rest: dict) -> None:
-        part = {key: {} for key in ("model", "ema", "adam")}
-        for key, value in tensors.items():
-            head, tail = key.split(".", 1)
-            part[head][tail] = value
-        self.model.load_state_dict(part["model"])
-        self.ema.load_state_dict(part["ema"])
+        """Take over what `state_dict` gave; raises `InputError` naming what is missing or does not fit."""
+        if rest["architecture"] != self.architecture:
+            raise InputError("the training state belongs to another architecture")
+
+        def part(head: str) -> dict[str, Tensor]:
+            return {key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)}
+
+        load_weights(self.model, part("model."))
+        load_weights(self.ema, part("ema."))
+        adam = part("adam.")
         for name, parameter in self.model.named_parameters():
-            state = {k: part["adam"][f"{k}.{name}"] for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}.{name}" in part["adam"]}
-            if state:
-                for key in ("exp_avg", "exp_avg_sq"):
-                    state[key] = state[key].to(self.device).contiguous(memory_format=torch.preserve_format)
-                    state[key] = torch.empty_like(parameter).copy_(state[key])
-                if self.device.type == "cuda":
-                    state["step"] = state["step"].to(self.device)
-                self.optimizer.state[parameter] = state
-        self.step, self.seconds = rest["step"], rest["seconds"]
+            if f"step.{name}" not in adam:  # saved before the first step
+                continue
+            try:
+                step, *moments = (adam[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq"))
+                # in the parameter's memory format, as Adam itself would have made them
+                first, second = (torch.empty_like(parameter).copy_(moment) for moment in moments)
+            except (KeyError, RuntimeError) as error:
+                raise InputError(f"Adam's moments of {name} are missing or do not fit ({error})") from error
+            step = step.to(self.device) if self.device.type == "cuda" else step
+            self.optimizer.state[parameter] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+        self.step, self.seconds = int(rest["step"]), float(rest["seconds"])

@@ -27,7 +27,8 @@ def weight(sigma: Tensor) -> Tensor:
 class SigmaLaw:
     """How sigma is drawn in training: log-normal around `focus`, or log-uniform over the whole range.
 
-    `uniform` is the share of the second part; it keeps both ends of [low, high] trained.
+    `uniform` is the share of the second part; it keeps both ends of [low, high] trained. What falls
+    outside moves to the nearer end.
     """
 
     low: float = 0.0015
@@ -42,7 +43,7 @@ class SigmaLaw:
         wide = low + (high - low) * torch.rand(n, generator=rng)
         near = math.log(self.focus) + self.spread * torch.randn(n, generator=rng)
         mixed = torch.where(torch.rand(n, generator=rng) < self.uniform, wide, near)
-        return mixed.clamp(low, high).exp()
+        return mixed.exp().clamp(self.low, self.high)
 
 
 def denoising_loss(model: Preconditioned, x: Tensor, sigma: Tensor, noise: Tensor, grey: Tensor) -> Tensor:
