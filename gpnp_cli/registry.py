@@ -5,20 +5,18 @@ from typing import Any
 
 from .errors import UsageError
 
-# A denoiser entry is a factory `f(channels, **options) -> Denoiser`; a file path is loaded by `training.checkpoint`.
+# A denoiser entry is a factory `f(channels, argument, device, dtype) -> Denoiser`, `argument` being what
+# follows the colon in `name:argument`; a file path is loaded by `training.checkpoint`.
 DENOISERS = {
     "default": "gpnp_cli.denoisers.unet:load_default",
     "bm3d": "gpnp_cli.denoisers.bm3d:Bm3dDenoiser",
     "drunet": "gpnp_cli.denoisers.drunet:load_drunet",
     "ddpm": "gpnp_cli.denoisers.ddpm:load_ddpm",
-    "gaussian": "gpnp_cli.denoisers.exact:GaussianPixels",
+    "gaussian": "gpnp_cli.denoisers.exact:load_gaussian",
 }
 
 FORWARD = {
     "mask": "gpnp_cli.forward.mask:Mask",
-    "blur": "gpnp_cli.forward.blur:Blur",
-    "circular-blur": "gpnp_cli.forward.blur:CircularBlur",
-    "super-resolution": "gpnp_cli.forward.superres:SuperResolution",
 }
 
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 def generator(seed: int, *stream: int) -> torch.Generator:
     """A CPU generator for one purpose; `stream` numbers keep purposes apart (see `ChainRng`)."""
-    # SeedSequence hashes its entropy: neighbouring raw seeds would give correlated Mersenne states.
-    state = np.random.SeedSequence([seed, *stream]).generate_state(1, np.uint64)[0]
+    # SeedSequence hashes: neighbouring raw seeds would give correlated Mersenne states. The stream is its
+    # spawn key, not more entropy: entropy is padded with zeros, so that [seed] and [seed, 0] would be the same.
+    state = np.random.SeedSequence(seed, spawn_key=stream).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) & (2**63 - 1))
 
 
@@ -32,10 +33,21 @@ class ChainRng:
         """Uniform noise on [0, 1) shaped like `x` `(N, ...)`, N = number of chains."""
         return self._draw(torch.rand, x)
 
-    def _draw(self, draw, x: Tensor) -> Tensor:
+    def bits_like(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Random integers, uniform over the whole range of `dtype`, shaped like `x` `(N, ...)`."""
+
+        def draw(shape: torch.Size, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+            # the Mersenne twister yields 64 bits at a time: filling int64 and reinterpreting is fastest
+            words = torch.empty(-(-shape.numel() * dtype.itemsize // 8), dtype=torch.int64)
+            words.random_(-(2**63), None, generator=generator)
+            return words.view(dtype)[: shape.numel()].reshape(shape)
+
+        return self._draw(draw, x, dtype)
+
+    def _draw(self, draw, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         if x.shape[0] != len(self.generators):
             raise ValueError(f"{x.shape[0]} states for {len(self.generators)} chains")
-        rows = [draw(x.shape[1:], generator=g, dtype=x.dtype) for g in self.generators]
+        rows = [draw(x.shape[1:], generator=g, dtype=dtype or x.dtype) for g in self.generators]
         return torch.stack(rows).to(self.device)
 
     def state_dict(self) -> list[Tensor]:
