@@ -36,7 +36,7 @@ def expand_inputs(args: Sequence[str], recursive: bool = False, stdin: IO[Any] |
     A name that exists is taken literally, brackets and a leading "@" included. Otherwise: `@list.txt` is a list (one
     path a line, "#" starts a comment line), `@failures.jsonl` one of objects with "input" (and maybe "relative"),
     "-" a list on `stdin` (default: the process's), and a name with `*`, `?` or `[` a glob, with `**` for any depth.
-    A glob without matches is kept as if it were a file that does not exist, so that nothing is passed over in silence.
+    Such a name with brackets only, and no match, counts as a file that does not exist.
     Folders give their picture files, sorted; with `recursive` those below them too. Files that do not exist are
     kept: each fails by itself later. Hidden files are skipped unless named.
     Raises UsageError for a list that cannot be read and if nothing is left.
@@ -70,7 +70,9 @@ def _expand_path(text: str, recursive: bool) -> Iterator[Input]:
             yield Input(file, file.relative_to(path))
     elif not os.path.lexists(path) and glob.has_magic(text):
         matches = list(_glob(path))
-        yield from matches or [Input(path, Path(path.name))]  # it fails by itself, as a missing file does
+        yield from matches
+        if not matches and not set("*?") & set(text):  # rather a file called x[1].png that is gone
+            yield Input(path, Path(path.name))
     else:
         yield Input(path, Path(path.name))
 

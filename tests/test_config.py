@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -76,7 +77,7 @@ def test_a_sampler_holds_its_presets_numbers(preset):
 
 def test_presets_name_every_key_that_follows_them():
     follow = {key.removeprefix("sampler.") for key, info in config.keys("inpaint").items() if config._by_preset(info)}
-    assert follow == set(PRESETS["calibrated"]) == set(PRESETS["published"])
+    assert follow == set(PRESETS["balanced"]) == set(PRESETS["calibrated"]) == set(PRESETS["published"])
 
 
 def test_published_preset_is_the_papers():
@@ -97,8 +98,8 @@ def test_a_key_given_overrides_the_preset():
 
 def test_null_means_the_presets_value():
     resolved = resolve("inpaint", {}, ["sampler.iterations=null"], env={})
-    assert resolved.config.sampler.iterations == PRESETS["calibrated"]["iterations"]
-    assert resolved.origins["sampler.iterations"] == "preset calibrated"
+    assert resolved.config.sampler.iterations == PRESETS["balanced"]["iterations"]
+    assert resolved.origins["sampler.iterations"] == "preset balanced"
 
 
 def test_configs_are_frozen():
@@ -212,7 +213,7 @@ GOOD_AND_BAD = [
 
 @pytest.mark.parametrize(("command", "key", "good"), [(c, k, v) for c, k, values, _ in GOOD_AND_BAD for v in values])
 def test_allowed_values(command, key, good):
-    assert resolve(command, {}, [f"{key}={good}"], env={}).origins[key] in ("--set", "preset calibrated")
+    assert resolve(command, {}, [f"{key}={good}"], env={}).origins[key] in ("--set", "preset balanced")
 
 
 @pytest.mark.parametrize(
@@ -755,7 +756,7 @@ def test_show_text(write):
     assert origins["noise: 0.1"] == "flag"
     assert origins['tile: "off"'] == "--set"
     assert origins["seed: 5"] == "GPNP_RUN_SEED"
-    assert origins[f"beta: {PRESETS['calibrated']['beta']}"] == "preset calibrated"
+    assert origins[f"beta: {PRESETS['balanced']['beta']}"] == "preset balanced"
     assert origins["mask: rect"] == "default"
     assert len({line.rindex("# ") for line in lines if "  # " in line}) == 1  # aligned
     assert yaml.safe_load(text)["model"]["tile"] == "off"  # for other readers, too
@@ -828,3 +829,27 @@ def test_help_text():
     assert config.help_text("inpaint", "output.save").endswith("[default: mean,samples,std,sheet]")
     assert "default" not in config.help_text("inpaint", "simulate")
     assert config.help_text("train-denoiser", "plan.steps").endswith("[default: 100000]")
+
+
+def test_a_result_s_manifest_is_a_config(write):
+    """Its `config` counts, whatever else it holds; errors still name the line."""
+    config = dump(resolve("inpaint", {"sampler.beta": 0.5, "mask": "random:0.2"}, env={}).config)
+    manifest = {"gpnp_manifest": 1, "outputs": {"main": "x.png"}, "residual": [1e-05, None], "config": config}
+    path = write(json.dumps(manifest, indent=1), "x.gpnp.json")
+    found = resolve("inpaint", files=[path], env={})
+    assert dump(found.config) == config
+    assert re.fullmatch(rf"{re.escape(str(path))}:[0-9]+", found.origins["sampler.beta"])
+    assert check_file(path) == []
+    assert problems("train-denoiser", files=[path]) == [
+        f"{path}:{line_of(path, 'command')}: command: this file is for inpaint, not for train-denoiser"
+    ]
+    manifest["config"]["sampler"]["bta"] = 1
+    path = write(json.dumps(manifest, indent=1), "x.gpnp.json")
+    (problem,) = problems(files=[path])
+    assert problem == f"{path}:{line_of(path, 'bta')}: sampler.bta: unknown key; did you mean sampler.beta?"
+    path = write(json.dumps({"config": config}), "other.json")  # no manifest of ours
+    assert "unknown key" in problems(files=[path])[0]
+
+
+def line_of(path: Path, key: str) -> int:
+    return next(number for number, line in enumerate(path.read_text().splitlines(), 1) if f'"{key}":' in line)

@@ -82,7 +82,7 @@ def test_show_names_origins(run, tmp_path, monkeypatch):
     assert rows["mask: alpha"] == "a.yaml:2"
     assert rows["seed: 4"] == "GPNP_RUN_SEED"
     assert rows["beta: 0.001"] == "--set"
-    assert rows["generator: exact"] == "preset calibrated"
+    assert rows["generator: exact"] == "preset balanced"
     assert rows["mask_invert: false"] == "default"
 
 

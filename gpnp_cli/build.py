@@ -1,0 +1,134 @@
+"""From configuration to core objects: the only file that knows both."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import config as cfg
+from .denoisers.base import Denoiser
+from .denoisers.tiled import TiledDenoiser
+from .denoisers.unet import fast_dtype
+from .errors import EnvironmentProblem, GpnpError, InputError
+from .forward.base import ForwardModel
+from .forward.interpolate import pull_push, radial_basis
+from .registry import DENOISERS, resolve
+from .samplers.gpnp import Gpnp, tracking_r
+from .samplers.rng import ChainRng
+from .samplers.schedules import geometric
+from .training.checkpoint import load_denoiser
+
+CHAIN_PIXELS = 6_000_000  # pixels of all chains that run as one batch: about 0.7 GB of states
+
+
+def choose_device(name: str) -> tuple[torch.device, str]:
+    """The device and a sentence on the choice; `auto` is cuda, then mps, then cpu.
+
+    Raises `EnvironmentProblem` if an explicitly named one is absent: there is no silent fallback.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        if cuda:
+            return torch.device("cuda"), f"device cuda ({torch.cuda.get_device_name()})"
+        if mps:
+            return torch.device("mps"), "device mps"
+        why = "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch is built without CUDA"
+        return torch.device("cpu"), f"device cpu, {torch.get_num_threads()} threads ({why})"
+    device = torch.device(name)
+    if device.type == "cuda" and not (cuda and (device.index or 0) < torch.cuda.device_count()):
+        count = torch.cuda.device_count() if cuda else 0
+        raise EnvironmentProblem(
+            f"--device {name}: not available, PyTorch {torch.__version__} finds {count} CUDA devices",
+            hint="use --device auto",
+        )
+    if device.type == "mps" and not mps:
+        raise EnvironmentProblem("--device mps: not available on this machine", hint="use --device auto")
+    return device, f"device {name}"
+
+
+def set_up(run: cfg.TrainRun) -> tuple[torch.device, torch.dtype, str]:
+    """Threads, device and arithmetic as configured; also a sentence that says what was chosen."""
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    device, sentence = choose_device(run.device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(run.precision) or fast_dtype(device)
+    return device, dtype, f"{sentence}, {'bf16' if dtype == torch.bfloat16 else 'fp32'}"
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A denoiser ready for use: tiled as configured, with its name and its weights' sha256 (None: it has none)."""
+
+    denoiser: Denoiser
+    name: str
+    sha256: str | None
+
+
+def build_prior(model: cfg.Model, channels: int, device: torch.device, dtype: torch.dtype) -> Prior:
+    """The denoiser called `model.denoiser`: a registered name, name:argument, or a file from train-denoiser.
+
+    Whatever is wrong with it concerns every input, hence never exit code 1; that it is for another kind of
+    picture concerns this one only (`InputError`).
+    """
+    name, _, argument = model.denoiser.partition(":")
+    path = Path(model.denoiser).expanduser()
+    weights = None
+    try:
+        if name not in DENOISERS and (path.exists() or path.suffix):
+            denoiser, weights = load_denoiser(path, device, dtype), path
+        else:
+            denoiser = resolve(DENOISERS, name, "denoiser")(channels, argument or None, device, dtype)
+            weights = getattr(denoiser, "weights", None)
+    except GpnpError as error:
+        if error.code == 1:
+            raise EnvironmentProblem(error.message, error.hint) from error
+        raise
+    if denoiser.channels not in (None, channels):
+        kinds = {1: "grey", 3: "colour"}
+        raise InputError(
+            f"denoiser {model.denoiser} is for {kinds.get(denoiser.channels, denoiser.channels)} pictures, "
+            f"this one is {kinds.get(channels, channels)}",
+            hint="choose another --denoiser",
+        )
+    if model.tile != "off" and hasattr(denoiser, "receptive_field"):
+        denoiser = TiledDenoiser(denoiser, None if model.tile == "auto" else model.tile)
+    sha = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
+    return Prior(denoiser, path.name if weights == path else model.denoiser, sha)
+
+
+def schedule(sampler: cfg.Sampler) -> tuple[float, ...]:
+    return geometric(sampler.sigma_max, sampler.sigma_min, sampler.iterations)
+
+
+def kernel(sampler: cfg.Sampler, denoiser: Denoiser, model: ForwardModel) -> Gpnp:
+    r = tracking_r(schedule(sampler), sampler.beta) if sampler.r == "auto" else sampler.r
+    return Gpnp(denoiser, model, sampler.beta, r, sampler.generator == "exact")
+
+
+def first_states(sampler: cfg.Sampler, y: Tensor, known: Tensor, rng: ChainRng) -> Tensor:
+    """A chain's first state `(N, C, H, W)`: the configured filling of the holes of `y` `(1, C, H, W)`.
+
+    noise: mid-grey plus noise of std sigma_max; interpolate: pull-push filling plus that noise; rbf: radial
+    basis functions, the published start, which has none.
+    """
+    n = len(rng.generators)
+    if sampler.init == "rbf":
+        return radial_basis(y, known).expand(n, -1, -1, -1)
+    centre = pull_push(y, known) if sampler.init == "interpolate" else torch.full_like(y, 0.5)
+    return centre + sampler.sigma_max * rng.randn_like(y.expand(n, -1, -1, -1))
+
+
+def chain_groups(samples: int, pixels: int) -> list[list[int]]:
+    """Chain numbers in batches that fit in memory; the numbers, not the batches, decide what a chain draws."""
+    size = max(1, CHAIN_PIXELS // pixels)
+    return [list(range(i, min(i + size, samples))) for i in range(0, samples, size)]
+
+
+def picture_seed(seed: int, sha256: str, stream: Sequence[int] = ()) -> int:
+    """A seed of this run and this picture's content: results do not depend on a batch's order or its shards."""
+    words = [seed, *(int(sha256[i : i + 8], 16) for i in range(0, 32, 8)), *stream]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])

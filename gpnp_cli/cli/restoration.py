@@ -1,0 +1,145 @@
+"""What the restoring commands share between configuration and result: device, seed, prior, the chains."""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import build
+from ..errors import InputError
+from ..forward.base import ForwardModel
+from ..imageio import Picture, read_picture
+from ..inputs import EXTENSIONS
+from ..samplers.base import Moments, anneal, collect
+from ..samplers.rng import ChainRng
+from .batch import Batch, Job
+from .options import Call
+from .results import Samples
+
+
+class Restoration:
+    """One call of a restoring command. Subclasses give `restore(picture, job)` and may extend `identity`."""
+
+    def __init__(self, call: Call) -> None:
+        self.config, self.report = call.config, call.report
+        self.seed = self.config.run.seed
+        if self.seed == "random":
+            self.seed = secrets.randbelow(2**32)
+            self.report.note(f"gpnp: seed {self.seed}")
+        self.device, self.dtype, sentence = build.set_up(self.config.run)
+        self.report.note(f"gpnp: {sentence}")
+        self._priors: dict[int, build.Prior] = {}
+
+    def run(self, batch: Batch) -> int:
+        precision = str(self.dtype).removeprefix("torch.")
+        describe = {
+            "seed": self.seed,
+            "denoiser": self.config.model.denoiser,
+            "device": str(self.device),
+            "precision": precision,
+            "torch": torch.__version__,
+        }
+        try:
+            return batch.run(self.restore, self.identity, describe)
+        finally:
+            for prior in self._priors.values():
+                getattr(prior.denoiser, "close", lambda: None)()
+
+    def restore(self, picture: Picture, job: Job):
+        raise NotImplementedError
+
+    def identity(self, picture: Picture, job: Job) -> dict[str, str]:
+        """Hashes of what else decides the result, besides the settings and the picture."""
+        found = {"weights": self.prior(picture).sha256 or self.config.model.denoiser}
+        if self.config.reference is not None:
+            found["reference"] = self.digest(self.companion(self.config.reference, job, "reference"))
+        return found
+
+    @staticmethod
+    def digest(path: Path) -> str:
+        """The sha256 of a file beside the picture; empty if there is none, which is an error later."""
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+    def prior(self, picture: Picture) -> build.Prior:
+        channels = len(picture.pixels)
+        if channels not in self._priors:
+            self._priors[channels] = build.build_prior(self.config.model, channels, self.device, self.dtype)
+            denoiser = self._priors[channels].denoiser
+            if licence := getattr(denoiser, "licence", None):
+                self.report.note(f"gpnp: denoiser {self.config.model.denoiser}: licence {licence}")
+            low, high = denoiser.sigma_range
+            sampler = self.config.sampler
+            if sampler.sigma_min < low or sampler.sigma_max > high:
+                self.report.warn(
+                    f"sigma from {sampler.sigma_min:g} to {sampler.sigma_max:g} leaves the range that denoiser "
+                    f"{self.config.model.denoiser} was made for ({low:.4g} to {high:.4g})"
+                )
+        return self._priors[channels]
+
+    def tensor(self, pixels: np.ndarray) -> Tensor:
+        """`(C, H, W)` as `(1, C, H, W)` on the device."""
+        return torch.from_numpy(np.ascontiguousarray(pixels))[None].to(self.device)
+
+    def sample(
+        self, picture: Picture, model: ForwardModel, start: Callable[[ChainRng], Tensor]
+    ) -> tuple[Samples, dict[str, Any]]:
+        """Independent posterior draws by annealed chains, in batches that fit in memory, and facts about them."""
+        sampler, denoiser = self.config.sampler, self.prior(picture).denoiser
+        sigmas, kernel = build.schedule(sampler), build.kernel(sampler, denoiser, model)
+        finish = sampler.final == "denoise"
+        seed = build.picture_seed(self.seed, picture.sha256)
+        draws, moments, residuals, nfe = [], Moments(), [], 0
+        groups = build.chain_groups(sampler.samples, picture.pixels[0].size)
+        with torch.inference_mode():
+            for number, chains in enumerate(groups, start=1):
+                rng = ChainRng(seed, chains, self.device)
+                label = f"batch {number}/{len(groups)}  " if len(groups) > 1 else ""
+                steps = anneal(kernel, start(rng), sigmas, rng, finish)
+                total = len(sigmas) + finish
+                chain = collect(self.report.track(steps, total, label), burn_in=total - 1)
+                x = chain.draws[:, 0]
+                nfe = chain.nfe
+                residuals += model.residual(x).tolist()
+                x = x.clamp(0, 1)  # what can be shown; mean and spread are those of the samples as written
+                moments.update(x)
+                draws.append(x.cpu().numpy())
+        samples = Samples(np.concatenate(draws), moments.mean.cpu().numpy(), moments.std().cpu().numpy())
+        return samples, {"nfe": nfe, "residual": residuals}
+
+    def companion(self, given: Path, job: Job, what: str) -> Path:
+        """The file that belongs to this input: `given` itself, or the picture of the same name in folder `given`."""
+        if not given.is_dir():
+            return given
+        relative = job.input.relative
+        if (given / relative).is_file():
+            return given / relative
+        beside = (given / relative.parent).glob("*")
+        same = sorted(path for path in beside if path.stem == relative.stem and path.suffix.lower() in EXTENSIONS)
+        if not same:
+            raise InputError(
+                f"{job.input.path}: no {what} of that name in {given}", hint=f"add {given / relative.name}"
+            )
+        return same[0]
+
+    def truth(self, picture: Picture, job: Job) -> np.ndarray | None:
+        """The pixels of the reference picture, None without one; `InputError` if it does not fit."""
+        if self.config.reference is None:
+            return None
+        path = self.companion(self.config.reference, job, "reference")
+        pixels = read_picture(path, self.config.run.max_pixels).pixels
+        if pixels.shape != picture.pixels.shape:
+            raise InputError(
+                f"{path}: the reference is {describe_shape(pixels)}, {job.input.path} is {describe_shape(picture.pixels)}",
+                hint="give a reference of the same size and kind",
+            )
+        return pixels
+
+
+def describe_shape(pixels: np.ndarray) -> str:
+    kind = "grey" if len(pixels) == 1 else "colour"
+    return f"{pixels.shape[2]}x{pixels.shape[1]} {kind}"
