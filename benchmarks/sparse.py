@@ -58,17 +58,18 @@ def draw(problem: Problem, row: str, samples: int, seed: int, cache: Path) -> np
         path = cache / f"{name}-{prior.sha256 or ''}-{k}.npy"
         if not path.exists():
             with torch.inference_mode():
-                steps = list_last(problem.steps(sampler, prior.denoiser, [k], seed))
+                steps = last_of(problem.steps(sampler, prior.denoiser, [k], seed))
             np.save(path, steps.state.x[0].numpy())
             print(f"{row}: sample {k}: {psnr(steps.state.x[0].numpy(), problem.truth):.2f} dB", flush=True)
         draws.append(np.load(path))
     return np.stack(draws)
 
 
-def list_last(steps):
+def last_of(steps):
+    """Run the chain, return its last step."""
     for step in steps:
-        pass
-    return step
+        last = step
+    return last
 
 
 def seconds(problem: Problem, row: str, iterations: int) -> float:
@@ -76,9 +77,9 @@ def seconds(problem: Problem, row: str, iterations: int) -> float:
     sampler, name = ROWS[row]
     prior = build.build_prior(Model(denoiser=name), len(problem.truth), torch.device("cpu"), build.fast_dtype("cpu"))
     with torch.inference_mode():
-        list_last(problem.steps(sampler, prior.denoiser, [0], 0, 1))
+        last_of(problem.steps(sampler, prior.denoiser, [0], 0, 1))
         begun = time.perf_counter()
-        last = list_last(problem.steps(sampler, prior.denoiser, [0], 0, iterations))
+        last = last_of(problem.steps(sampler, prior.denoiser, [0], 0, iterations))
         spent = time.perf_counter() - begun
     return spent / last.nfe * (sampler.iterations + (sampler.final == "denoise"))
 
