@@ -10,9 +10,14 @@ def main() -> None:
     # for example (three times the CPU time here); OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        from .cli.app import app
+        if sys.argv[1:] in ([], ["-h"], ["--help"], ["--version"]):
+            from .cli.root import outline
 
-        app(prog_name="gpnp")
+            outline()(prog_name="gpnp")
+        else:
+            from .cli.app import app
+
+            app(prog_name="gpnp")
     except KeyboardInterrupt:
         print("gpnp: interrupted", file=sys.stderr)
         os._exit(130)

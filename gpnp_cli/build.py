@@ -22,6 +22,7 @@ from .samplers.rng import ChainRng
 from .samplers.schedules import geometric
 from .training.checkpoint import load_denoiser
 
+DOWNLOADED = ("drunet", "ddpm")  # denoisers whose weights may come from the hub
 CHAIN_PIXELS = 6_000_000  # pixels of all chains that run as one batch: about 0.7 GB of states
 
 
@@ -81,7 +82,8 @@ def build_prior(model: cfg.Model, channels: int, device: torch.device, dtype: to
         if name not in DENOISERS and (path.exists() or path.suffix):
             denoiser, weights = load_denoiser(path, device, dtype), path
         else:
-            denoiser = resolve(DENOISERS, name, "denoiser")(channels, argument or None, device, dtype)
+            hub = {"model_dir": model.model_dir, "offline": model.offline} if name in DOWNLOADED else {}
+            denoiser = resolve(DENOISERS, name, "denoiser")(channels, argument or None, device, dtype, **hub)
             weights = getattr(denoiser, "weights", None)
     except GpnpError as error:
         if error.code == 1:

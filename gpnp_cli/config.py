@@ -99,6 +99,15 @@ def _one(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
 
 
+def _fraction(value: Any) -> Any:
+    """`25/255` as the number it is: papers state noise levels for pixels from 0 to 255."""
+    parts = re.fullmatch(r"\s*([0-9.]+)\s*/\s*([0-9.]+)\s*", value) if isinstance(value, str) else None
+    try:
+        return float(parts[1]) / float(parts[2]) if parts else value
+    except (ValueError, ZeroDivisionError):  # 1.2.3, or /0: refused as the text that it is
+        return value
+
+
 def _distinct(value: tuple) -> tuple:
     return tuple(dict.fromkeys(value))
 
@@ -111,6 +120,8 @@ def _shard(value: str) -> str:
 
 
 File = Annotated[Path, AfterValidator(Path.expanduser)]
+Level = Annotated[float, Field(gt=0, le=10)]  # a noise level
+Fraction = Annotated[str, Field(pattern=r"^\s*[0-9.]+\s*/\s*[0-9.]+\s*$")]  # what `_fraction` reads, for editors
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$")]
 Shard = Annotated[str, Field(pattern=r"^[0-9]{1,9}/[0-9]{1,9}$"), AfterValidator(_shard)]
 
@@ -171,7 +182,8 @@ class Sampler(Section):
             return values
         given = {key: value for key, value in values.items() if value is not None}
         preset = given.get("preset", cls.model_fields["preset"].default)
-        return {**(PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **given}
+        numbers = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+        return {**{key: numbers[key] for key in numbers if _by_preset(cls.model_fields[key])}, **given}
 
     @model_validator(mode="after")
     def _falling(self) -> Self:
@@ -182,6 +194,14 @@ class Sampler(Section):
                 "sigma_max",
             )
         return self
+
+
+class DeblurSampler(Sampler):
+    """How samples are drawn."""
+
+    init: Literal["noise", "observed"] = Field(
+        "observed", description="First state: noise around mid-grey, or around the blurred picture"
+    )
 
 
 class Model(Section):
@@ -197,8 +217,8 @@ class Model(Section):
     offline: bool = Field(False, description="Never download anything")
 
 
-class Output(Section):
-    """What is written, and where."""
+class Destination(Section):
+    """Where results go, and as which kind of file."""
 
     output: File = Field(
         Path("gpnp_out"), description="Folder for the results, or with a single input the result's file name"
@@ -211,6 +231,11 @@ class Output(Section):
     existing: Literal["skip", "overwrite", "error"] = Field(
         "skip", description="What to do with an input whose results exist"
     )
+
+
+class Output(Destination):
+    """What is written, and where."""
+
     save: Annotated[
         tuple[Literal["mean", "samples", "std", "sheet"], ...],
         Field(min_length=1),
@@ -223,6 +248,17 @@ class Output(Section):
     raw: Literal["none", "tif", "npy"] = Field(
         "none", description="Also write the standard deviation as floating-point numbers in this format"
     )
+
+
+class DenoiseOutput(Destination):
+    """What is written, and where."""
+
+    save: Annotated[
+        tuple[Literal["mean", "sheet"], ...],
+        Field(min_length=1),
+        BeforeValidator(_split),
+        AfterValidator(_distinct),
+    ] = Field(("mean", "sheet"), description="Pictures to write: the denoised one (the posterior mean), contact sheet")
 
 
 class TrainRun(Section):
@@ -275,6 +311,56 @@ class InpaintConfig(Restoration):
     )
     simulate: bool = Field(False, description="The input is intact: degrade it first, and measure the result")
     reference: File | None = Field(None, description="The true picture, or a folder of them, to measure against")
+
+
+class DeblurConfig(Restoration):
+    """Settings of `gpnp deblur`."""
+
+    kernel: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        examples=["gaussian:1.6", "motion:15,30", "disk:4", "kernel.png", "kernels.npz:k1"],
+        description="What blurred the picture: gaussian:STD, motion:LENGTH,DEGREES, disk:RADIUS, or a file",
+    )
+    border: Literal["real", "circular"] = Field(
+        "real", description="A photograph's border, or one where opposite edges touch, for simulated data"
+    )
+    noise: Annotated[
+        Literal["auto"] | Annotated[float, Field(ge=0, le=1)],
+        BeforeValidator(
+            _fraction, json_schema_input_type=Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | Fraction
+        ),
+    ] = Field(
+        "auto",
+        examples=["auto", "0.01", "2.55/255"],
+        description="Standard deviation of the noise, pixels spanning 0 to 1; auto estimates it",
+    )
+    simulate: bool = Field(False, description="The input is intact: degrade it first, and measure the result")
+    reference: File | None = Field(None, description="The true picture, or a folder of them, to measure against")
+    sampler: DeblurSampler = Field(default_factory=DeblurSampler)
+
+
+class DenoiseConfig(Section):
+    """Settings of `gpnp denoise`."""
+
+    sigma: Annotated[
+        Literal["auto"] | Level,
+        BeforeValidator(_fraction, json_schema_input_type=Literal["auto"] | Level | Fraction),
+    ] = Field(
+        "auto",
+        examples=["auto", "0.1", "25/255"],
+        description="Standard deviation of the noise, pixels spanning 0 to 1; auto estimates it",
+    )
+    add_noise: Annotated[Level | None, BeforeValidator(_fraction, json_schema_input_type=Level | Fraction | None)] = (
+        Field(
+            None,
+            examples=["0.1", "25/255"],
+            description="The input is intact: add noise of this level first, and measure the result",
+        )
+    )
+    reference: File | None = Field(None, description="The true picture, or a folder of them, to measure against")
+    model: Model = Field(default_factory=Model)
+    output: DenoiseOutput = Field(default_factory=DenoiseOutput)
+    run: Run = Field(default_factory=Run)
 
 
 class Network(Section):
@@ -400,6 +486,8 @@ class TrainConfig(Section):
 
 COMMANDS: dict[str, type[Section]] = {
     "inpaint": InpaintConfig,
+    "deblur": DeblurConfig,
+    "denoise": DenoiseConfig,
     "train-denoiser": TrainConfig,
 }
 

@@ -17,6 +17,9 @@ DENOISERS = {
 
 FORWARD = {
     "mask": "gpnp_cli.forward.mask:Mask",
+    "blur": "gpnp_cli.forward.blur:Blur",
+    "circular-blur": "gpnp_cli.forward.blur:CircularBlur",
+    "super-resolve": "gpnp_cli.forward.superres:SuperResolve",
 }
 
 

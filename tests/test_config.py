@@ -86,6 +86,15 @@ def test_published_preset_is_the_papers():
     assert PRESETS["published"] == paper | rest
 
 
+def test_deblur_has_a_start_of_its_own():
+    """A blurred picture has no holes to fill: no preset may bring a start that needs them."""
+    for preset in PRESETS:
+        resolved = resolve("deblur", {}, [f"sampler.preset={preset}"], env={})
+        assert resolved.config.sampler.init == "observed"
+        assert resolved.origins["sampler.init"] == "default"
+        assert resolved.config.sampler.iterations == PRESETS[preset]["iterations"]
+
+
 def test_a_key_given_overrides_the_preset():
     resolved = resolve("inpaint", {}, ["sampler.preset=published", "sampler.r=1.1"], env={})
     assert resolved.config.sampler.r == 1.1
@@ -180,6 +189,19 @@ GOOD_AND_BAD = [
     ("inpaint", "run.max_pixels", ["1", "200_000_000"], ["0"]),
     ("inpaint", "noise", ["0", "1", "0.02"], ["-0.01", "1.01", ".nan", "true"]),
     ("inpaint", "mask", ["rect:64,64@96,96", "random:0.1", "m.png", "true"], ['""']),
+    ("deblur", "noise", ["auto", "0", "1", "2.55/255"], ["-0.01", "1.01", ".nan", "2/1", "true", "some"]),
+    ("deblur", "kernel", ["disk:4", "k.npz:k1", "null"], ['""']),
+    ("deblur", "border", ["real", "circular"], ["mirror"]),
+    ("deblur", "sampler.init", ["noise", "observed"], ["rbf", "interpolate"]),
+    (
+        "denoise",
+        "sigma",
+        ["auto", "10", "1e-3", "25/255", "1/0.5"],
+        ["0", "-0.1", "10.1", ".nan", "1/0", "1/2/3", "true"],
+    ),
+    ("denoise", "add_noise", ["0.1", "50/255", "null"], ["0", "0/255", "-1/255", "255", "auto"]),
+    ("denoise", "output.save", ["mean", "sheet", "mean,sheet"], ["std", "samples", "[]"]),
+    ("denoise", "output.bits", ["16"], ["12"]),
     ("train-denoiser", "network.channels", ["1", "3"], ["2", "4"]),
     ("train-denoiser", "network.architecture", ["unet"], ["dit"]),
     ("train-denoiser", "network.embedding", ["1"], ["0"]),
@@ -225,6 +247,29 @@ def test_forbidden_values_are_named_with_what_is_allowed(command, key, bad):
     assert found.startswith(f"--set: {key}: ")
     assert "(given " in found
     assert "; allowed: " in found
+
+
+@pytest.mark.parametrize("text", ["25/255", " 25 / 255 ", "0.0980392156862745"])
+def test_a_noise_level_may_be_a_fraction(text, write):
+    wanted = pytest.approx(25 / 255, rel=1e-12)
+    assert resolve("denoise", {"sigma": text}, env={}).config.sigma == wanted
+    assert resolve("denoise", {}, [f"add_noise={text}"], env={}).config.add_noise == wanted
+    assert resolve("denoise", {}, (), [write(f"sigma: {text}\n")], {}).config.sigma == wanted
+
+
+def test_editors_accept_numbers_and_fractions():
+    rules = schema("denoise")["properties"]
+    kinds = {rule.get("type") for rule in rules["add_noise"]["anyOf"]}
+    assert kinds == {"number", "string", "null"}
+    assert {"const": "auto", "type": "string"} in rules["sigma"]["anyOf"]
+    pattern = next(rule["pattern"] for rule in rules["sigma"]["anyOf"] if "pattern" in rule)
+    assert re.search(pattern, "25/255")
+    assert not re.search(pattern, "auto")
+
+
+def test_denoise_has_no_sampler():
+    assert not [key for key in config.keys("denoise") if key.startswith("sampler")]
+    assert problem("denoise", sets=["sampler.beta=0.1"]) == ("--set: sampler.beta: unknown key; it belongs to inpaint")
 
 
 def test_messages_are_sentences_for_users():
@@ -671,7 +716,7 @@ def test_the_command_key(write):
     assert problem(files=[path]) == f"{path}:2: command: this file is for train-denoiser, not for inpaint"
     wrong = write("command: inpiant\n")
     assert problem(files=[wrong]).endswith(
-        "command: unknown value (given 'inpiant'; allowed: inpaint, train-denoiser); did you mean inpaint?"
+        f"command: unknown value (given 'inpiant'; allowed: {', '.join(COMMANDS)}); did you mean inpaint?"
     )
 
 
@@ -771,6 +816,9 @@ def test_show_text(write):
             ["sampler.preset=published", "model.tile=off", "run.seed=random", "run.shard=2/3", "sampler.beta=1e-7"],
         ),
         ("inpaint", ["output.save=std", "model.model_dir=/w", "reference=t.png", "noise=0.1", "output.bits=16"]),
+        ("deblur", ["kernel='motion:15,30'", "noise=2.55/255", "sampler.preset=published"]),
+        ("denoise", []),
+        ("denoise", ["sigma=25/255", "add_noise=0.1", "output.save=sheet"]),
         ("train-denoiser", []),
         ("train-denoiser", ["data=[a, b]", "plan.minutes=3", "network.widths=[8,8]", "network.blocks=[1,1]"]),
     ],

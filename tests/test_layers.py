@@ -45,13 +45,16 @@ MAIN = "from gpnp_cli.__main__ import main\nmain()\n"
         ["inpaint", "--help"],
         ["config", "show", "inpaint"],
         ["inpaint", "x.png", "--beta", "2"],
+        ["deblur", "--help"],
+        ["deblur", "x.png", "--noise", "2"],
         ["inpaint", "x.png", "-c", "absent.yaml"],
     ],
     ids=" ".join,
 )
 def test_quick_answers_load_nothing_heavy(alone, tmp_path, arguments):
     loaded = loaded_by(MAIN, tmp_path, *arguments)
-    assert "gpnp_cli.cli.app" in loaded
+    assert "gpnp_cli.cli.root" in loaded
+    assert len(arguments) > 1 or "pydantic" not in loaded  # the list of commands needs no configuration
     assert loaded.isdisjoint(HEAVY), loaded & set(HEAVY)
 
 
@@ -80,7 +83,11 @@ for package in (gpnp_cli.denoisers, gpnp_cli.forward, gpnp_cli.samplers, gpnp_cl
     [
         ("core", CORE, "gpnp_cli.training.loop"),
         ("config", "import gpnp_cli.config", "gpnp_cli.config"),
-        ("files", "import gpnp_cli.imageio, gpnp_cli.inputs, gpnp_cli.masks, gpnp_cli.metrics", "gpnp_cli.imageio"),
+        (
+            "files",
+            "import gpnp_cli.imageio, gpnp_cli.inputs, gpnp_cli.kernels, gpnp_cli.masks, gpnp_cli.metrics",
+            "gpnp_cli.imageio",
+        ),
         (
             "nothing",
             "import gpnp_cli, gpnp_cli.errors, gpnp_cli.registry, gpnp_cli.denoisers.catalogue",
@@ -96,3 +103,14 @@ def test_imports_point_one_way(alone, tmp_path, kind, code, loads):
 
 def test_the_probe_notices(alone, tmp_path):
     assert "numpy" in loaded_by("import numpy", tmp_path)
+
+
+def test_the_quick_help_shows_what_the_commands_say():
+    from typer.testing import CliRunner
+
+    from gpnp_cli.cli.app import app
+    from gpnp_cli.cli.root import outline
+
+    quick, full = (CliRunner().invoke(each, ["--help"]).stdout for each in (outline(), app))
+    assert quick == full
+    assert "train-denoiser" in quick

@@ -1,39 +1,13 @@
-"""The `gpnp` application: its commands and what they share."""
+"""The `gpnp` application with all its commands."""
 
-from typing import Annotated
+from .root import new_app
 
-import typer
+app = new_app()
 
-from .. import __version__
-from .guard import EXIT_CODES
+from . import inpaint  # noqa: E402, F401, I001  (each registers its command on `app`, in the order of the list)
+from . import deblur, denoise, train, doctor  # noqa: E402, F401
+from .config_command import config_app  # noqa: E402
+from .denoisers import denoisers_app  # noqa: E402
 
-app = typer.Typer(
-    name="gpnp",
-    help="Restore images by sampling from the posterior: several plausible originals, their mean, and where they disagree.",
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,  # an unforeseen exception is reported by guard.py, with exit code 70
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"gpnp {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")
-    ] = False,
-) -> None:
-    pass
-
-
-from . import doctor, inpaint, train  # noqa: F401  (each registers its commands on `app`)
-from .config_command import config_app
-
+app.add_typer(denoisers_app, name="denoisers")
 app.add_typer(config_app, name="config")

@@ -130,6 +130,8 @@ class Batch:
                 self.report.note(
                     f"gpnp: {name.stem} is not the only input of that name: {job.input.path} becomes {job.stem}"
                 )
+        samples = " or fewer --samples" if hasattr(self.config, "sampler") else ""
+        self.smaller = f"use a smaller --tile{samples}"  # what helps when memory runs out
         self.tried: set[str] = set()
         self.failures: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
@@ -207,7 +209,7 @@ class Batch:
             return 1
         except Exception as error:  # noqa: BLE001  a bug met by one picture must not cost the others
             if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
-                self._failed(job, InputError("out of memory", hint="use a smaller --tile or fewer --samples"))
+                self._failed(job, InputError("out of memory", hint=self.smaller))
                 return 1
             report_bug(error)
             self._failed(job, InputError(str(error)), silent=True)

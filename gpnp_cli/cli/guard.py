@@ -14,12 +14,6 @@ import typer
 from ..errors import GpnpError
 from .report import ReaderLeft, Report, discard_stdout
 
-EXIT_CODES = (
-    "Exit codes: 0 all results exist, 1 some inputs failed, 2 usage or configuration, "
-    "3 environment (weights, device, package, folder), 70 a bug in gpnp, 130 Ctrl-C, 143 SIGTERM."
-)
-
-
 class Terminated(BaseException):
     """SIGTERM arrived; raised in the main thread so that `finally` blocks run."""
 

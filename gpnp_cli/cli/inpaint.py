@@ -2,7 +2,7 @@
 
 from ..errors import UsageError
 from .app import app
-from .options import RESTORATION_FLAGS, Call, Flag, command
+from .options import PICTURE_FLAGS, SAMPLING_FLAGS, Call, Flag, command
 
 FLAGS = (
     Flag(("--mask", "-m"), "mask", "Damage", "SPEC"),
@@ -11,7 +11,8 @@ FLAGS = (
     Flag(("--simulate",), "simulate", "Damage"),
     Flag(("--reference",), "reference", "Damage", "FILE|FOLDER"),
     Flag(("--init",), "sampler.init", "Sampler", "noise|interpolate|rbf"),
-    *RESTORATION_FLAGS,
+    *PICTURE_FLAGS,
+    *SAMPLING_FLAGS,
 )
 
 

@@ -14,10 +14,10 @@ from ..samplers.rng import generator
 from . import results
 from .batch import Job, Restored
 from .options import Call
-from .restoration import Restoration
+from .restoration import Sampling
 
 
-class Inpainting(Restoration):
+class Inpainting(Sampling):
     """Restores pictures whose missing pixels a mask tells."""
 
     def __init__(self, call: Call, mask: MaskSpec) -> None:
@@ -97,7 +97,4 @@ def region(missing: np.ndarray) -> Roi:
     if h * w <= missing.size / 9:
         return y, x, h, w
     h, w = (max(1, round(extent / 5)) for extent in missing.shape)
-    sums = np.pad(missing.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # integral image: all windows at once
-    counts = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
-    y, x = np.unravel_index(counts.argmax(), counts.shape)
-    return int(y), int(x), h, w
+    return results.densest(missing, h, w)

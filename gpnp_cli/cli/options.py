@@ -33,20 +33,26 @@ RUN_FLAGS = (
     Flag(("--threads",), "run.threads", "Run", "N"),
 )
 
-RESTORATION_FLAGS = (
+PICTURE_FLAGS = (
     Flag(("--output", "-o"), "output.output", "Input/Output", "PATH"),
     Flag(("--recursive", "-r"), "run.recursive", "Input/Output"),
     Flag(("--format",), "output.format", "Input/Output", "keep|png|tif|jpg|webp"),
     Flag(("--bits",), "output.bits", "Input/Output", "keep|8|16|32"),
     Flag(("--quality",), "output.quality", "Input/Output", "1..100"),
     Flag(("--existing",), "output.existing", "Input/Output", "skip|overwrite|error"),
-    Flag(("--save",), "output.save", "Input/Output", "mean,samples,std,sheet"),
-    Flag(("--raw",), "output.raw", "Input/Output", "none|tif|npy"),
     Flag(("--max-pixels",), "run.max_pixels", "Input/Output", "N"),
     Flag(("--denoiser",), "model.denoiser", "Model", "NAME|FILE"),
     Flag(("--tile",), "model.tile", "Model", "auto|off|PX"),
     Flag(("--model-dir",), "model.model_dir", "Model", "FOLDER"),
     Flag(("--offline",), "model.offline", "Model"),
+    *RUN_FLAGS,
+    Flag(("--shard",), "run.shard", "Run", "I/N"),
+    Flag(("--fail-fast",), "run.fail_fast", "Run"),
+)
+
+SAMPLING_FLAGS = (
+    Flag(("--save",), "output.save", "Input/Output", "mean,samples,std,sheet"),
+    Flag(("--raw",), "output.raw", "Input/Output", "none|tif|npy"),
     Flag(("--samples", "-n"), "sampler.samples", "Sampler", "K"),
     Flag(("--preset",), "sampler.preset", "Sampler", "balanced|calibrated|published"),
     Flag(("--iterations",), "sampler.iterations", "Sampler", "N"),
@@ -55,9 +61,6 @@ RESTORATION_FLAGS = (
     Flag(("--beta",), "sampler.beta", "Sampler", "B"),
     Flag(("--r",), "sampler.r", "Sampler", "R"),
     Flag(("--generator",), "sampler.generator", "Sampler", "exact|approximate"),
-    *RUN_FLAGS,
-    Flag(("--shard",), "run.shard", "Run", "I/N"),
-    Flag(("--fail-fast",), "run.fail_fast", "Run"),
 )
 
 

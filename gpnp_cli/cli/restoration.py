@@ -1,6 +1,7 @@
-"""What the restoring commands share between configuration and result: device, seed, prior, the chains."""
+"""What the restoring commands share between configuration and result: device, seed, prior; and the chains."""
 
 import hashlib
+import math
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ class Restoration:
         self.device, self.dtype, sentence = build.set_up(self.config.run)
         self.report.note(f"gpnp: {sentence}")
         self._priors: dict[int, build.Prior] = {}
+        self._warned = False
 
     def run(self, batch: Batch) -> int:
         precision = str(self.dtype).removeprefix("torch.")
@@ -72,44 +74,23 @@ class Restoration:
             denoiser = self._priors[channels].denoiser
             if licence := getattr(denoiser, "licence", None):
                 self.report.note(f"gpnp: denoiser {self.config.model.denoiser}: licence {licence}")
-            low, high = denoiser.sigma_range
-            sampler = self.config.sampler
-            if sampler.sigma_min < low or sampler.sigma_max > high:
-                self.report.warn(
-                    f"sigma from {sampler.sigma_min:g} to {sampler.sigma_max:g} leaves the range that denoiser "
-                    f"{self.config.model.denoiser} was made for ({low:.4g} to {high:.4g})"
-                )
         return self._priors[channels]
+
+    def check_range(self, prior: build.Prior, lowest: float, highest: float) -> None:
+        """Warn, once a call, if sigma from `lowest` to `highest` leaves what the denoiser was made for."""
+        low, high = prior.denoiser.sigma_range
+        if self._warned or low <= lowest <= highest <= high:
+            return
+        self._warned = True
+        levels = f"{lowest:g}" if lowest == highest else f"from {lowest:g} to {highest:g}"
+        self.report.warn(
+            f"sigma {levels} leaves the range that denoiser {self.config.model.denoiser} was made for "
+            f"({low:.4g} to {high:.4g})"
+        )
 
     def tensor(self, pixels: np.ndarray) -> Tensor:
         """`(C, H, W)` as `(1, C, H, W)` on the device."""
         return torch.from_numpy(np.ascontiguousarray(pixels))[None].to(self.device)
-
-    def sample(
-        self, picture: Picture, model: ForwardModel, start: Callable[[ChainRng], Tensor]
-    ) -> tuple[Samples, dict[str, Any]]:
-        """Independent posterior draws by annealed chains, in batches that fit in memory, and facts about them."""
-        sampler, denoiser = self.config.sampler, self.prior(picture).denoiser
-        sigmas, kernel = build.schedule(sampler), build.kernel(sampler, denoiser, model)
-        finish = sampler.final == "denoise"
-        seed = build.picture_seed(self.seed, picture.sha256)
-        draws, moments, residuals, nfe = [], Moments(), [], 0
-        groups = build.chain_groups(sampler.samples, picture.pixels[0].size)
-        with torch.inference_mode():
-            for number, chains in enumerate(groups, start=1):
-                rng = ChainRng(seed, chains, self.device)
-                label = f"batch {number}/{len(groups)}  " if len(groups) > 1 else ""
-                steps = anneal(kernel, start(rng), sigmas, rng, finish)
-                total = len(sigmas) + finish
-                chain = collect(self.report.track(steps, total, label), burn_in=total - 1)
-                x = chain.draws[:, 0]
-                nfe = chain.nfe
-                residuals += model.residual(x).tolist()
-                x = x.clamp(0, 1)  # what can be shown; mean and spread are those of the samples as written
-                moments.update(x)
-                draws.append(x.cpu().numpy())
-        samples = Samples(np.concatenate(draws), moments.mean.cpu().numpy(), moments.std().cpu().numpy())
-        return samples, {"nfe": nfe, "residual": residuals}
 
     def companion(self, given: Path, job: Job, what: str) -> Path:
         """The file that belongs to this input: `given` itself, or the picture of the same name in folder `given`."""
@@ -138,6 +119,48 @@ class Restoration:
                 hint="give a reference of the same size and kind",
             )
         return pixels
+
+
+class Sampling(Restoration):
+    """A restoring command whose results come from annealed chains."""
+
+    def prior(self, picture: Picture) -> build.Prior:
+        prior = super().prior(picture)
+        self.check_range(prior, self.config.sampler.sigma_min, self.config.sampler.sigma_max)
+        return prior
+
+    def sample(
+        self,
+        picture: Picture,
+        model: ForwardModel,
+        start: Callable[[ChainRng], Tensor],
+        crop: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> tuple[Samples, dict[str, Any]]:
+        """Independent posterior draws by annealed chains, in batches that fit in memory, and facts about them.
+
+        `crop` cuts the picture out of a state that reaches beyond it.
+        """
+        sampler, denoiser = self.config.sampler, self.prior(picture).denoiser
+        sigmas, kernel = build.schedule(sampler), build.kernel(sampler, denoiser, model)
+        finish = sampler.final == "denoise"
+        seed = build.picture_seed(self.seed, picture.sha256)
+        draws, moments, residuals, nfe = [], Moments(), [], 0
+        groups = build.chain_groups(sampler.samples, math.prod(model.A.x_shape[1:]))
+        with torch.inference_mode():
+            for number, chains in enumerate(groups, start=1):
+                rng = ChainRng(seed, chains, self.device)
+                label = f"batch {number}/{len(groups)}  " if len(groups) > 1 else ""
+                steps = anneal(kernel, start(rng), sigmas, rng, finish)
+                total = len(sigmas) + finish
+                chain = collect(self.report.track(steps, total, label), burn_in=total - 1)
+                x = chain.draws[:, 0]
+                nfe = chain.nfe
+                residuals += model.residual(x).tolist()
+                x = crop(x).clamp(0, 1)  # what can be shown; mean and spread are those of the samples as written
+                moments.update(x)
+                draws.append(x.cpu().numpy())
+        samples = Samples(np.concatenate(draws), moments.mean.cpu().numpy(), moments.std().cpu().numpy())
+        return samples, {"nfe": nfe, "residual": residuals}
 
 
 def describe_shape(pixels: np.ndarray) -> str:

@@ -38,7 +38,7 @@ def named_format(output: Path) -> str | None:
     return FILE_FORMATS[suffix]
 
 
-def chosen(picture: Picture, output: cfg.Output, alpha: Any = "keep") -> str:
+def chosen(picture: Picture, output: cfg.Destination, alpha: Any = "keep") -> str:
     """The format of the main result; raises `InputError` if this picture cannot be written so."""
     try:
         return written_format(picture, named_format(output.output) or output.format, output.bits, alpha)
@@ -46,7 +46,7 @@ def chosen(picture: Picture, output: cfg.Output, alpha: Any = "keep") -> str:
         raise InputError(f"{picture.path}: {error.message}", error.hint) from error
 
 
-def lossless(picture: Picture, output: cfg.Output, alpha: Any = "keep") -> str:
+def lossless(picture: Picture, output: cfg.Destination, alpha: Any = "keep") -> str:
     """The format of pictures that must not suffer from compression."""
     format = chosen(picture, output, alpha)
     return LOSSLESS.get(format, format)
@@ -105,6 +105,14 @@ def table(report: Report, name: str, scores: dict[str, dict[str, float]]) -> Non
     report.note(f"{name:<24}  {'PSNR/dB':>8}  {'SSIM':>6}  {'NRMSE':>7}")
     for label, row in scores.items():
         report.note(f"  {label:<22}  {row['psnr']:8.2f}  {row['ssim']:6.3f}  {row['nrmse']:7.4f}")
+
+
+def densest(weight: np.ndarray, h: int, w: int) -> Roi:
+    """The window of height `h` and width `w` with the largest sum of `weight` `(H, W)`."""
+    sums = np.pad(weight.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # integral image: all windows at once
+    totals = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
+    y, x = np.unravel_index(totals.argmax(), totals.shape)
+    return int(y), int(x), h, w
 
 
 def score(samples: Samples, damaged: np.ndarray, truth: np.ndarray | None) -> dict[str, dict[str, float]] | None:

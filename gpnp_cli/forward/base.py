@@ -5,6 +5,7 @@ generators then come free, and a closed form may override `prox`. Operators keep
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from ..samplers.rng import ChainRng
 
 CG_STEPS = 60
+
+Map = Callable[[Tensor], Tensor]
 
 
 class LinearOperator(ABC):
@@ -44,21 +47,30 @@ class LinearOperator(ABC):
         )
 
 
-def conjugate_gradient(operator, b: Tensor, start: Tensor, steps: int, tolerance: float = 1e-6) -> Tensor:
+def conjugate_gradient(
+    operator: Map,
+    b: Tensor,
+    start: Tensor | None,
+    steps: int,
+    tolerance: float = 1e-6,
+    preconditioner: Map | None = None,
+) -> Tensor:
     """Solve operator(x) = b for each image of the batch, operator symmetric positive definite.
 
-    Every image has its own step sizes and stops by itself once its residual is below `tolerance`
-    times |b|: nothing an image gets depends on its neighbours.
+    `start` None is zero. `preconditioner` M is a symmetric positive definite approximation of the operator's inverse.
+    Every image has its own step sizes and stops by itself once the norm of its residual, sqrt(r M r), is below
+    `tolerance` times that of b: nothing an image gets depends on its neighbours.
     """
 
     def dot(a: Tensor, c: Tensor) -> Tensor:
         return (a * c).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
 
-    x = start
-    residual = b - operator(x)
-    direction = residual
-    energy = dot(residual, residual)
-    goal = tolerance**2 * dot(b, b)
+    precondition = preconditioner or (lambda residual: residual)
+    x = torch.zeros_like(b) if start is None else start
+    residual = b if start is None else b - operator(x)
+    direction = wanted = precondition(residual)
+    energy = dot(residual, wanted)
+    goal = tolerance**2 * (energy if start is None else dot(b, precondition(b)))
     for _ in range(steps):
         active = energy > goal
         if not bool(active.any()):
@@ -67,8 +79,9 @@ def conjugate_gradient(operator, b: Tensor, start: Tensor, steps: int, tolerance
         step = torch.where(active, energy / dot(direction, image), 0)
         x = x + step * direction
         residual = residual - step * image
-        fresh = dot(residual, residual)
-        direction = residual + torch.where(active, fresh / energy, 0) * direction
+        wanted = precondition(residual)
+        fresh = dot(residual, wanted)
+        direction = wanted + torch.where(active, fresh / energy, 0) * direction
         energy = fresh
     return x
 

@@ -1,0 +1,41 @@
+"""`gpnp deblur`: undo a known blur."""
+
+from ..errors import UsageError
+from .app import app
+from .options import PICTURE_FLAGS, SAMPLING_FLAGS, Call, Flag, command
+
+FLAGS = (
+    Flag(("--kernel", "-k"), "kernel", "Damage", "SPEC|FILE"),
+    Flag(("--border",), "border", "Damage", "real|circular"),
+    Flag(("--noise",), "noise", "Damage", "SIGMA|auto"),
+    Flag(("--simulate",), "simulate", "Damage"),
+    Flag(("--reference",), "reference", "Damage", "FILE|FOLDER"),
+    Flag(("--init",), "sampler.init", "Sampler", "noise|observed"),
+    *PICTURE_FLAGS,
+    *SAMPLING_FLAGS,
+)
+
+
+@command(app, "deblur", FLAGS, "IMAGE...")
+def deblur(call: Call) -> int:
+    """Undo a known blur: samples, their mean, and a map of where they disagree."""
+    from ..kernels import FORMS, parse_kernel
+    from .batch import Batch
+
+    config = call.config
+    if config.simulate and config.reference:
+        raise UsageError("--simulate and --reference exclude each other", hint="with --simulate the input is the truth")
+    if config.simulate and config.noise == "auto":
+        raise UsageError("--simulate needs to know how much noise to add", hint="add for example --noise 2.55/255")
+    if config.kernel is None:
+        raise UsageError("deblur needs --kernel: what blurred the picture", hint=f"use {FORMS}")
+    kernel = parse_kernel(config.kernel, config.run.max_pixels)
+    companions = [path for path in (kernel.path, config.reference) if path is not None and path.is_file()]
+    batch = Batch(call, companions)
+    for note in kernel.notes:
+        call.report.note(f"gpnp: {note}")
+    if call.dry_run:
+        return batch.dry_run()
+    from .deblurring import Deblurring
+
+    return Deblurring(call, kernel).run(batch)
