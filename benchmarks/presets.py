@@ -34,7 +34,8 @@ SETTINGS = {
     "balanced, beta = 0.5": {"beta": 0.5},
     "balanced, 50 iterations": {"iterations": 50},
     "balanced, 200 iterations": {"iterations": 200},
-    "balanced, init = noise": {"init": "noise"},
+    "balanced, sigma_max = 0.5": {"sigma_max": 0.5},
+    "balanced, init = noise": {"init": "noise", "sigma_max": 0.5},
     "balanced, final = state": {"final": "state"},
 }
 

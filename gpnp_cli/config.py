@@ -38,15 +38,15 @@ from .errors import UsageError
 Origin = str  # "default", "preset NAME", "flag", "--set", "GPNP_X" or "file.yaml:12"
 
 # The numbers behind `sampler.preset`; benchmarks/presets.py measures them.
-# balanced: the paper's step and r with an exact forward draw, a start that knows the low frequencies, and the last
-#   noise removed: the best mean and samples per denoiser call.
+# balanced: the paper's step and r with an exact forward draw, a start that knows the low frequencies and so needs no
+#   more noise than its own error, and the last noise removed: the best mean and samples per denoiser call.
 # calibrated: r makes up for the falling sigma instead (`samplers.gpnp.tracking_r`), over more steps: the spread of
 #   the samples is nearest to the posterior's, at some cost in each sample's PSNR.
 # published: Bouman & Buzzard 2023.
 PRESETS: dict[str, dict[str, Any]] = {
     "balanced": {
         "iterations": 100,
-        "sigma_max": 0.5,
+        "sigma_max": 0.25,
         "sigma_min": 0.005,
         "beta": 0.25,
         "r": 1.3,

@@ -14,6 +14,7 @@ import typer
 from ..errors import GpnpError
 from .report import ReaderLeft, Report, discard_stdout
 
+
 class Terminated(BaseException):
     """SIGTERM arrived; raised in the main thread so that `finally` blocks run."""
 

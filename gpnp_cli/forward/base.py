@@ -77,11 +77,11 @@ def conjugate_gradient(
             break
         image = operator(direction)
         step = torch.where(active, energy / dot(direction, image), 0)
-        x = x + step * direction
-        residual = residual - step * image
+        x = torch.addcmul(x, step, direction)
+        residual = torch.addcmul(residual, step, image, value=-1)
         wanted = precondition(residual)
         fresh = dot(residual, wanted)
-        direction = wanted + torch.where(active, fresh / energy, 0) * direction
+        direction = torch.addcmul(wanted, torch.where(active, fresh / energy, 0), direction)
         energy = fresh
     return x
 

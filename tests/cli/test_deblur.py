@@ -118,12 +118,13 @@ def test_simulate_with_real_borders_keeps_the_interior(deblur, pic):
     assert told["metrics"]["damaged"]["psnr"] == pytest.approx(psnr, abs=0.05)  # the file is rounded
 
 
-def test_simulate_with_circular_borders_keeps_the_size(deblur, pic):
-    flags = ("--kernel", "motion:9,0", "--noise", "0", "--simulate", "--border", "circular")
+@pytest.mark.parametrize("noise", ["0", "1e-06"])
+def test_simulate_with_circular_borders_keeps_the_size(deblur, pic, noise):
+    flags = ("--kernel", "motion:9,0", "--noise", noise, "--simulate", "--border", "circular")
     code, _, err = deblur("pic.png", *flags, *MEAN)
     assert code == 0, err
     assert "become" not in err
-    assert "noise 0 raised to 0.00113, what rounding to 8 bits leaves" in err
+    assert f"noise {noise} raised to 0.00113, what rounding to 8 bits leaves" in err
     assert manifest()["sigma_y"] == pytest.approx(1 / 255 / 12**0.5)
     damaged, truth = (np.asarray(Image.open(path), float) for path in ("gpnp_out/pic.deblur.damaged.png", "pic.png"))
     expected = np.mean([np.roll(truth, shift, 1) for shift in range(-4, 5)], 0)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gpnp_cli import registry
+from gpnp_cli.forward import blur
 from gpnp_cli.forward.base import ForwardModel, LinearOperator, conjugate_gradient
 from gpnp_cli.forward.blur import Blur, CircularBlur
 from gpnp_cli.forward.mask import Mask
@@ -288,6 +289,8 @@ def test_crop_is_the_frame():
         A = Blur(h, (2, 5, 6))
         x = draw(A.x_shape)
         torch.testing.assert_close(A.forward(x), A.crop(x), rtol=0, atol=1e-12)
+        y = draw(A.y_shape)
+        assert A.extend(y).shape == x.shape and torch.equal(A.crop(A.extend(y)), y)
         B = SuperResolve(h, (2, 3, 2), 3)
         x = draw(B.x_shape)
         torch.testing.assert_close(B.forward(x), B.crop(x)[..., ::3, ::3], rtol=0, atol=1e-12)
@@ -301,6 +304,27 @@ def test_default_tolerance_of_blur_is_far_below_the_draws_spread(gamma, largest)
     v = x + gamma * draw((1, 48, 48), seed=1)
     close, quick = (Blur(h, (1, 40, 40), *tolerance).prox(v, y, gamma, sigma_y) for tolerance in ((1e-9,), ()))
     assert 1e-9 < (quick - close).square().mean().sqrt() / gamma < largest
+
+
+@pytest.mark.parametrize("width", [40, 41])
+def test_blurs_conjugate_gradients_are_symmetric_and_few(width, monkeypatch):
+    """A preconditioner or scaling gone wrong would still find the solution, only later."""
+    solve, systems, calls = blur.conjugate_gradient, [], []
+
+    def spy(operator, b, start, steps, tolerance, preconditioner):
+        systems.append((operator, b))
+        return solve(lambda d: calls.append(1) or operator(d), b, start, steps, tolerance, preconditioner)
+
+    monkeypatch.setattr(blur, "conjugate_gradient", spy)
+    h, gamma, sigma_y = kernel(generator(1), 9, 9), 0.05, 0.01
+    A = Blur(h, (1, 40, width - 8))
+    for seed in range(2):
+        x = draw(A.x_shape, seed=3 + seed) / 4
+        y = A.forward(x) + sigma_y * draw(A.y_shape, seed=7 + seed)
+        A.prox(x + gamma * draw(A.x_shape, seed=5 + seed), y, gamma, sigma_y)
+    (operator, a), (_, b) = systems
+    assert (operator(a) * b).sum().item() == pytest.approx((a * operator(b)).sum().item(), rel=1e-10)
+    assert len(calls) / 2 <= 12
 
 
 @pytest.mark.parametrize("make", [circular_odd, blur_odd])

@@ -20,6 +20,7 @@ from gpnp_cli.errors import InputError, UsageError
 from gpnp_cli.samplers.base import iterate
 from gpnp_cli.samplers.energies import Ising, Mrf, PairwiseGrid, Potts
 from gpnp_cli.samplers.metropolis import (
+    ACTIVE,
     GaussianWalk,
     Hastings,
     IndependentNormal,
@@ -31,7 +32,6 @@ from gpnp_cli.samplers.metropolis import (
 )
 from gpnp_cli.samplers.rng import ChainRng, generator
 
-LN2 = math.log(2)
 CHAINS = 20_000
 
 
@@ -107,77 +107,105 @@ def transition(kernel, states: Tensor, values: int, weights: Tensor, rng) -> Ten
     """The transition matrix: every state meets each of the injected draws, whose chances are `weights`."""
     count = len(states)
     start = states.repeat_interleave(len(weights), 0)
-    state, info = kernel.step(kernel.init(start), 1.0, rng)
+    state, _ = kernel.step(kernel.init(start), 1.0, rng)
     source = torch.arange(count).repeat_interleave(len(weights))
-    matrix = torch.bincount(
-        source * count + code(kernel.energy, values, state.x), weights.double().repeat(count), count**2
-    )
+    matrix = torch.bincount(source * count + code(kernel.energy, values, state.x), weights.repeat(count), count**2)
     return matrix.reshape(count, count)
 
 
-def class_matrix(kernel: Sweep, states: Tensor, values: int, moved: tuple[int, int], fineness: int) -> Tensor:
-    """`transition` of one parity class; the others are told to stay.
+def choices(chances: list[float], values: int, sites: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All that can happen at `sites` sites: numbers to propose with and to accept with, (draw, site), and their chances.
 
-    Acceptance probabilities are multiples of 1 / fineness, so that as many midpoints give them exactly.
+    An acceptance probability is one of `chances`, so that one number from between each two stands for all there.
     """
-    sites = states[..., moved[0] :: 2, moved[1] :: 2][0].numel()
-    one = list(itertools.product(range(values - 1), range(fineness)))
-    draws = torch.tensor(list(itertools.product(one, repeat=sites)), dtype=torch.float32)  # (draw, site, 2)
-    propose, accept = (draws[..., 0] + 0.5) / (values - 1), (draws[..., 1] + 0.5) / fineness
-    numbers = []
-    for a, b in Sweep.CLASSES:
-        if (a, b) == moved:
-            numbers += [propose.repeat(len(states), 1), accept.repeat(len(states), 1)]
+    edges = [0.0, *sorted(chances), 1.0]
+    accept = [((a + b) / 2, b - a) for a, b in itertools.pairwise(edges)]
+    propose = [((i + 0.5) / (values - 1), 1 / (values - 1)) for i in range(values - 1)]
+    one = torch.tensor(
+        [(p, a, pw * aw) for (p, pw), (a, aw) in itertools.product(propose, accept)], dtype=torch.float64
+    )
+    draws = one[torch.tensor(list(itertools.product(range(len(one)), repeat=sites)))]
+    return draws[..., 0], draws[..., 1], draws[..., 2].prod(1)
+
+
+def class_matrix(kernel: Sweep, states: Tensor, values: int, moved: tuple, chances: list[float]) -> Tensor:
+    """`transition` when only the parity classes `moved` are active; the others are told to stay."""
+    sites = {(a, b): states[0, 0, a::2, b::2].numel() for a, b in Sweep.CLASSES}
+    propose, accept, weights = choices(chances, values, sum(sites[each] for each in moved))
+    numbers, first = [], 0
+    for each in Sweep.CLASSES:
+        if each in moved:
+            own = slice(first, first := first + sites[each])
+            numbers += [propose[:, own].repeat(len(states), 1), accept[:, own].repeat(len(states), 1)]
         else:
-            stay = torch.full((len(states) * len(draws), states[..., a::2, b::2][0].numel()), math.inf)
+            stay = torch.full((len(states) * len(weights), sites[each]), math.inf)
             numbers += [torch.zeros_like(stay), stay]
-    weights = torch.full((len(draws),), 1 / len(draws), dtype=torch.float64)
     return transition(kernel, states, values, weights, Injected(numbers))
 
 
 @pytest.mark.parametrize(
-    "energy, values, size, fineness",
+    "energy, values, size, most",
     [
-        (Potts(q=3, J=1), 3, (2, 2), 16),
-        (Potts(q=3, J=1, periodic=False), 3, (2, 3), 8),
-        (Potts(q=4, J=-1, periodic=False), 4, (2, 2), 4),
-        (Mrf(p=1, theta=2, levels=3), 3, (2, 2), 16),
-        (Ising(J=0.5), 2, (2, 2), 16),
-        (Ising(J=0.5, periodic=False), 2, (3, 3), 16),
+        (Potts(q=3, J=1), 3, (2, 2), 4),
+        (Potts(q=3, J=1, periodic=False), 3, (2, 3), 3),
+        (Potts(q=4, J=-1, periodic=False), 4, (2, 2), 2),
+        (Mrf(p=1, theta=2, levels=3), 3, (2, 2), 4),
+        (Ising(J=0.5), 2, (2, 2), 4),
+        (Ising(J=0.5, periodic=False), 2, (2, 3), 3),
     ],
     ids=str,
 )
-def test_each_class_of_a_sweep_is_in_detailed_balance_and_sweeps_forget_their_start(energy, values, size, fineness):
-    kernel, states = Sweep(energy, temperature=1 / LN2), images(energy, values, size)  # exp(-rise / T) = 2^-rise
+def test_each_class_of_a_sweep_is_in_detailed_balance_and_sweeps_forget_their_start(energy, values, size, most):
+    """Every move costs a whole number up to `most`."""
+    kernel, states = Sweep(energy, temperature=1.4), images(energy, values, size)
     law = gibbs(energy, states, kernel.temperature)
     sweep = torch.eye(len(states), dtype=torch.float64)
     for moved in Sweep.CLASSES:
-        matrix = class_matrix(kernel, states, values, moved, fineness)
+        chances = [ACTIVE * math.exp(-rise / kernel.temperature) for rise in range(most + 1)]
+        matrix = class_matrix(kernel, states, values, (moved,), chances)
         flow = law[:, None] * matrix
-        assert (matrix.diagonal() < 1).all()
+        assert (matrix.diagonal() < 0.95).all()
         assert torch.allclose(flow, flow.T, rtol=0, atol=1e-15)
         sweep = sweep @ matrix
-    assert torch.allclose(torch.linalg.matrix_power(sweep, 400), law.expand_as(sweep), rtol=0, atol=1e-6)
+    assert torch.allclose(torch.linalg.matrix_power(sweep, 1000), law.expand_as(sweep), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("J, size", [(1.0, (2, 4)), (-1.0, (4, 2))], ids=str)
+@pytest.mark.parametrize("J, size", [(1.0, (2, 4)), (-1.0, (4, 2)), (1.0, (2, 2))], ids=str)
 def test_both_ising_sweeps_have_one_transition_matrix_and_it_keeps_the_law(J, size):
-    """A spin flips at every draw, at the middling and small ones, or at the small ones only."""
     energy, temperature = Ising(J=J), 2.5
-    states, sites = images(energy, 2, size), size[0] * size[1]
-    p2, p4 = math.exp(-4 / temperature), math.exp(-8 / temperature)
-    draws = torch.tensor(list(itertools.product(range(3), repeat=sites)))
-    weights = torch.tensor([p4, p2 - p4, 1 - p2], dtype=torch.float64)[draws].prod(1)
-    numbers = torch.tensor([p4 / 2, (p2 + p4) / 2, (1 + p2) / 2], dtype=torch.float64)[draws].float()
-    bits = ((numbers.double() - 0.5) * 2**32).to(torch.int32).repeat(len(states), 1)
-    fast = transition(IsingSweep(energy, temperature), states, 2, weights, Injected(bits.chunk(2, 1)))
-    accept = numbers.repeat(len(states), 1).chunk(4, 1)
-    pairs = itertools.chain.from_iterable((torch.zeros_like(each), each) for each in accept)
-    plain = transition(Sweep(energy, temperature), states, 2, weights, Injected(pairs))
+    plain, fast = Sweep(energy, temperature), IsingSweep(energy, temperature)
+    states = images(energy, 2, size)
     law = gibbs(energy, states, temperature)
-    assert torch.allclose(law @ fast, law, rtol=0, atol=1e-14)
-    assert torch.allclose(torch.linalg.matrix_power(fast, 400), law.expand_as(fast), rtol=0, atol=1e-6)
-    assert torch.allclose(fast, plain, rtol=0, atol=1e-14)
+    chances = [ACTIVE * math.exp(-cost / temperature) for cost in (0, 4, 8)]
+    _, accept, weights = choices(chances, 2, states[0].numel() // 2)
+    bits = ((accept - 0.5) * 2**32).long().repeat(len(states), 1)
+    stay = torch.full_like(bits, 2**31 - 1)
+    sweep = torch.eye(len(states), dtype=torch.float64)
+    for classes, numbers in [(Sweep.CLASSES[:2], (bits, stay)), (Sweep.CLASSES[2:], (stay, bits))]:
+        colour = transition(fast, states, 2, weights, Injected(numbers))
+        assert torch.allclose(colour, class_matrix(plain, states, 2, classes, chances), rtol=0, atol=1e-14)
+        sweep = sweep @ colour
+    assert torch.allclose(law @ sweep, law, rtol=0, atol=1e-14)
+    assert torch.allclose(torch.linalg.matrix_power(sweep, 4000), law.expand_as(sweep), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("J", [1.0, -1.0])
+def test_a_spin_of_the_fast_sweep_flips_with_the_chance_that_its_energy_gives(J):
+    """Chain n moves only the n-th spin of the packed halves; six columns tell left neighbours from right ones."""
+    energy, temperature, sites = Ising(J=J), 3.0, 4 * 6
+    kernel = IsingSweep(energy, temperature)
+    x = energy.start(torch.empty(sites, 1, 4, 6), ChainRng(5, sites))
+
+    def step(numbers: Tensor) -> Tensor:
+        bits = torch.full((sites, sites), 2**31 - 1).diagonal_scatter(numbers)
+        return kernel.step(kernel.init(x), 1.0, Injected(bits.chunk(2, 1)))[0].x
+
+    w = step(torch.full((sites,), -(2**31)))
+    assert torch.equal((w != x).sum(0), torch.ones(1, 4, 6)) and ((w != x).flatten(1).sum(1) == 1).all()
+    chance = ACTIVE * torch.exp((energy(x) - energy(w)) / temperature).clamp(max=1)
+    assert chance.unique().numel() == 3
+    assert torch.equal(step(((chance * (1 - 1e-6) - 0.5) * 2**32).long()), w)
+    assert torch.equal(step(((chance * (1 + 1e-6) - 0.5) * 2**32).long()), x)
 
 
 @pytest.mark.parametrize("J, temperature", [(1.0, 2.0), (-0.4, 1.0), (1.0, 0.4), (1.0, 0.2)], ids=str)
@@ -185,7 +213,7 @@ def test_the_integer_threshold_is_the_flip_probability(J, temperature):
     """All neighbours aligned: the flip costs 8 |J|. At T = 0.2 its chance is below 2^-32: it never happens."""
     energy = Ising(J=J)
     x = images(energy, 2, (2, 2))[[15 if J > 0 else 0b1001]].repeat(1, 1, 2, 2)
-    limit = math.floor(math.exp(-8 * abs(J) / temperature) * 2**32) - 2**31
+    limit = math.floor(ACTIVE * math.exp(-8 * abs(J) / temperature) * 2**32) - 2**31
     for bits, flips in [(limit - 1, 1.0), (limit, 0.0)]:
         if bits >= -(2**31):
             numbers = torch.full((1, 8), bits), torch.full((1, 8), bits)
@@ -217,10 +245,10 @@ def test_a_site_moves_with_the_chance_that_its_energy_gives(make, neighbours, pe
     chance = torch.exp((energy(x) - energy(w)) / temperature).reshape(-1, 1, 1, 1)  # 0 where w is not legal
     assert ((chance > 0) & (chance < 1)).any() and (chance > 1).any()
     for factor in (1 - 1e-9, 1 + 1e-9):
-        accept = torch.where(one_site, chance.clamp(max=1 - 1e-9) * factor, math.inf)
+        accept = torch.where(one_site, ACTIVE * chance.clamp(max=1) * factor, math.inf)
         numbers = [plane[..., a::2, b::2] for a, b in Sweep.CLASSES for plane in (uniform, accept)]
         state, info = kernel.step(kernel.init(x), 1.0, Injected(numbers))
-        moves = chance.flatten() > (0 if factor < 1 else 1)
+        moves = chance.flatten() > (0 if factor < 1 else math.inf)
         assert torch.equal(state.x, torch.where(moves.reshape(-1, 1, 1, 1), w, x))
         assert torch.equal(info.acceptance, moves / sites)
 
@@ -276,7 +304,7 @@ def test_metropolis_and_hastings_draw_the_law_of_all_16_images_and_need_the_righ
     x = torch.ones(CHAINS, 1, 2, 2)
 
     def chance(kernel) -> float:
-        last = run(kernel, x, 80, OneGenerator(5))[-1].state.x
+        last = run(kernel, x, 250, OneGenerator(5))[-1].state.x
         return check_histogram(code(energy, 2, last), law, each)
 
     assert chance(Metropolis(energy, SetOneSpin(0.5), temperature)) > 1e-3
@@ -563,3 +591,12 @@ def test_a_move_that_cannot_be_undone_is_never_made():
 
     (step,) = run(Hastings(ENERGY, Upwards(0.1)), at(0.5, 8), 1, OneGenerator(0))
     assert (step.state.x == 0.5).all() and step.info.acceptance.sum() == 0
+
+
+def test_stripes_on_which_no_flip_costs_energy_break_up():
+    """Without visits that propose nothing, this state only ever moves sideways, whatever the random numbers."""
+    i, j = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    x = torch.where((i + j) % 4 < 2, 1.0, -1.0).expand(1, 1, 8, 8)
+    for kernel in (Sweep(Ising(), 2.0), IsingSweep(Ising(), 2.0)):
+        energies = {Ising()(step.state.x).item() for step in run(kernel, x, 40, ChainRng(0, 1))}
+        assert len(energies) > 5
