@@ -165,7 +165,7 @@ GOOD_AND_BAD = [
     ("inpaint", "sampler.preset", ["published"], ["paper"]),
     ("inpaint", "sampler.iterations", ["1", "100000", "1e5"], ["0", "100001", "2.5"]),
     ("inpaint", "sampler.sigma_max", ["10", "0.005"], ["0", "-1", "10.1", ".inf", ".nan", "high"]),
-    ("inpaint", "sampler.sigma_min", ["1e-3", "0.5"], ["0", "-1e-3", ".nan", "-.inf"]),
+    ("inpaint", "sampler.sigma_min", ["1e-3", "0.25"], ["0", "-1e-3", ".nan", "-.inf"]),
     ("inpaint", "sampler.beta", ["1", "1e-3", "0.25"], ["0", "1.01", ".nan", "-0.25", "[0.1]", "{a: 1}"]),
     ("inpaint", "sampler.r", ["5", "0.1"], ["0", "5.1", ".inf"]),
     ("inpaint", "sampler.generator", ["exact", "approximate"], ["exat", "1"]),

@@ -528,7 +528,7 @@ def test_identical_pictures_give_valid_json(gpnp, alone):
         ("noise: .inf\n", ("bad.yaml:1", "noise")),
         ("sampler:\n  beta: 0\n", ("bad.yaml:2", "sampler.beta", "out of range")),
         ("sampler:\n  beta: 1.5\n", ("bad.yaml:2", "sampler.beta", "out of range")),
-        ("sampler: {sigma_min: 0.9}\n", ("bad.yaml:1", "sampler.sigma_min", "sigma_max = 0.5")),
+        ("sampler: {sigma_min: 0.9}\n", ("bad.yaml:1", "sampler.sigma_min", "sigma_max = 0.25")),
         ("sampler: {stpes: 3}\n", ("bad.yaml:1", "sampler.stpes", "did you mean sampler.iterations?")),
         ("maks: rect\n", ("bad.yaml:1", "maks", "did you mean mask?")),
         ("noise: lots\n", ("bad.yaml:1", "noise", "lots")),

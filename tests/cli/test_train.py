@@ -342,7 +342,7 @@ def test_tensorboard_without_the_package_is_an_environment_problem(pictures, tmp
 
 
 def test_the_recipe_of_the_shipped_denoiser_is_a_valid_configuration(pictures, tmp_path):
-    recipe = Path(gpnp_cli.__file__).parents[1] / "configs" / "train-default.yaml"
+    recipe = Path(__file__).parents[2] / "configs" / "train-default.yaml"
     assert check_file(recipe) == []
     code, out, err = run(pictures, "-o", tmp_path / "run", "-c", recipe, "--dry-run")
     assert code == 0 and "widths: [64, 128, 192, 256]" in out, err
