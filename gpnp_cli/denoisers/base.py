@@ -7,6 +7,7 @@ every sigma is a standard deviation in those units.
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -30,6 +31,17 @@ def per_image(sigma: float | Tensor, v: Tensor) -> Tensor:
     """`sigma` as a `(N, 1, 1, 1)` tensor of `v`'s dtype and device, to broadcast against `v`."""
     sigma = torch.as_tensor(sigma, dtype=v.dtype, device=v.device)
     return sigma.reshape(-1, 1, 1, 1).expand(v.shape[0], 1, 1, 1)
+
+
+def pad_to_stride(x: Tensor, stride: int) -> Tensor:
+    """`x` `(N, C, H, W)` reflected at the bottom and right until its sides are multiples of `stride`."""
+    height, width = x.shape[-2:]
+    bottom, right = -height % stride, -width % stride
+    if not (bottom or right):
+        return x
+    # reflection needs padding < size; tiny pictures are replicated instead
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(x, (0, right, 0, bottom), mode=mode)
 
 
 def score(denoiser: Denoiser, v: Tensor, sigma: float | Tensor) -> Tensor:

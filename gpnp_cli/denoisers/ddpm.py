@@ -4,11 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import EnvironmentProblem, InputError, UsageError
-from .base import per_image
+from .base import pad_to_stride, per_image
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
@@ -59,11 +58,8 @@ class DdpmDenoiser:
         if channels != self.channels:
             raise InputError(f"this diffusion model works on {self.channels}-channel pictures, this one has {channels}")
         s = per_image(sigma, v)
-        bottom, right = -height % self.stride, -width % self.stride
         u = 2 * v - 1
-        if bottom or right:
-            mode = "reflect" if bottom < height and right < width else "replicate"
-            u = F.pad(u, (0, right, 0, bottom), mode=mode)
+        u = pad_to_stride(u, self.stride)
         root_abar = (1 + 4 * s**2).rsqrt()
         with torch.autocast(v.device.type, self.dtype, enabled=self.dtype in (torch.bfloat16, torch.float16)):
             out = self.network(root_abar * u, self.times(s.flatten()))[:, :channels].to(v.dtype)

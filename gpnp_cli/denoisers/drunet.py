@@ -9,11 +9,10 @@ import re
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import EnvironmentProblem, InputError
-from .base import per_image
+from .base import pad_to_stride, per_image
 from .catalogue import PRIORS
 
 REPOSITORY = "deepinv/drunet"
@@ -106,11 +105,7 @@ class DrunetDenoiser:
                 hint="drunet:color is for colour pictures, drunet:gray for grey ones",
             )
         x = v.float()
-        bottom, right = -height % STRIDE, -width % STRIDE
-        if bottom or right:
-            # reflection needs padding < size; tiny pictures are replicated instead
-            mode = "reflect" if bottom < height and right < width else "replicate"
-            x = F.pad(x, (0, right, 0, bottom), mode=mode)
+        x = pad_to_stride(x, STRIDE)
         level = per_image(sigma, x).expand(-1, 1, *x.shape[2:])
         x = torch.cat([x, level], dim=1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(v.device.type, self.dtype, enabled=self.dtype != torch.float32):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError, UsageError
-from .base import per_image
+from .base import pad_to_stride, per_image
 
 
 class ResBlock(nn.Module):
@@ -165,11 +165,7 @@ class NetworkDenoiser:
             )
         grey = channels != net.channels
         x = v.float().expand(-1, net.channels, -1, -1) if grey else v.float()
-        bottom, right = -height % net.stride, -width % net.stride
-        if bottom or right:
-            # reflection needs padding < size; tiny pictures are replicated instead
-            mode = "reflect" if bottom < height and right < width else "replicate"
-            x = F.pad(x, (0, right, 0, bottom), mode=mode)
+        x = pad_to_stride(x, net.stride)
         shared = not isinstance(sigma, Tensor) or sigma.numel() == 1
         levels = torch.as_tensor(sigma, dtype=torch.float32, device=v.device).reshape(-1)
         if not shared:
