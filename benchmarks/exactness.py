@@ -19,7 +19,7 @@ from gpnp_cli.forward.base import ForwardModel
 from gpnp_cli.forward.mask import Mask
 from gpnp_cli.samplers.base import State, anneal, iterate
 from gpnp_cli.samplers.gpnp import Gpnp
-from gpnp_cli.samplers.rng import generator
+from gpnp_cli.samplers.rng import UnitVectors, generator
 from gpnp_cli.samplers.schedules import geometric
 
 SIGMA_MAX, SIGMA_MIN = 0.5, 0.005
@@ -35,20 +35,6 @@ class OneGenerator:
 
     def randn_like(self, x: Tensor) -> Tensor:
         return torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
-
-
-class UnitVectors:
-    """Chain k gets the k-th unit vector of all the noise drawn, later chains get zeros: reads off an affine step."""
-
-    def __init__(self) -> None:
-        self.used = 0
-
-    def randn_like(self, x: Tensor) -> Tensor:
-        size = x[0].numel()
-        noise = torch.zeros(x.shape[0], size, dtype=x.dtype)
-        noise[self.used : self.used + size] = torch.eye(size, dtype=x.dtype)
-        self.used += size
-        return noise.reshape(x.shape)
 
 
 class Silence:

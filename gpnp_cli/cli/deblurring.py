@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import build
 from ..errors import InputError
 from ..figures import Roi
 from ..forward.base import ForwardModel
@@ -16,7 +15,7 @@ from ..forward.blur import Blur, CircularBlur
 from ..imageio import Picture, picture_bytes
 from ..kernels import BlurKernel, check_fits
 from ..noise import estimate_sigma
-from ..samplers.rng import ChainRng, generator
+from ..samplers.rng import ChainRng
 from . import results
 from .batch import Job, Restored
 from .options import Call
@@ -101,9 +100,7 @@ class Deblurring(Sampling):
                 )
         else:
             A = self.operator((channels, height, width))
-        y = A.forward(intact)
-        rng = generator(build.picture_seed(self.seed, picture.sha256, (1,)))
-        return picture, A, y + self.config.noise * torch.randn(y.shape, generator=rng).to(self.device)
+        return picture, A, self.noisy(A.forward(intact), self.config.noise, picture)
 
     def level(self, y: Tensor, name: str) -> float:
         """The standard deviation of the noise of `y` `(1, C, H, W)`, as given or estimated, at least the floor."""

@@ -7,12 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import build
 from ..errors import DivergenceError, InputError
 from ..figures import Tile, contact_sheet
 from ..imageio import Picture, picture_bytes
 from ..noise import estimate_sigma
-from ..samplers.rng import generator
 from . import results
 from .batch import Job, Restored
 from .restoration import Restoration
@@ -28,8 +26,7 @@ class Denoising(Restoration):
         pixels = self.tensor(picture.pixels)
         if config.add_noise:
             # neither clipped nor rounded, as in the papers' tables; what is shown, measured and kept as a file is
-            rng = generator(build.picture_seed(self.seed, picture.sha256, (1,)))
-            pixels = pixels + config.add_noise * torch.randn(pixels.shape, generator=rng).to(self.device)
+            pixels = self.noisy(pixels, config.add_noise, picture)
         sigma = self.level(pixels, job)
         noisy = pixels[0].cpu().numpy().clip(0, 1)
         denoised = self.denoise(picture, pixels, sigma)

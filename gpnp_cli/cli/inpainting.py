@@ -10,7 +10,6 @@ from ..forward.base import ForwardModel
 from ..forward.mask import Mask
 from ..imageio import Picture, picture_bytes, read_mask
 from ..masks import MaskSpec, check_mask
-from ..samplers.rng import generator
 from . import results
 from .batch import Job, Restored
 from .options import Call
@@ -58,8 +57,7 @@ class Inpainting(Sampling):
         known = torch.from_numpy(~missing)[None].to(self.device)
         pixels = self.tensor(picture.pixels)
         if config.simulate and config.noise:
-            rng = generator(build.picture_seed(self.seed, picture.sha256, (1,)))
-            pixels = pixels + config.noise * torch.randn(pixels.shape, generator=rng).to(self.device)
+            pixels = self.noisy(pixels, config.noise, picture)
         y = torch.where(known, pixels, 0)
         model = ForwardModel(Mask(known, len(picture.pixels)), y, config.noise)
         samples, facts = self.sample(picture, model, lambda rng: build.first_states(config.sampler, y, known, rng))

@@ -17,7 +17,7 @@ from ..forward.base import ForwardModel
 from ..imageio import Picture, read_picture
 from ..inputs import EXTENSIONS
 from ..samplers.base import Moments, anneal, collect
-from ..samplers.rng import ChainRng
+from ..samplers.rng import ChainRng, generator
 from .batch import Batch, Job
 from .options import Call
 from .results import Samples
@@ -91,6 +91,11 @@ class Restoration:
     def tensor(self, pixels: np.ndarray) -> Tensor:
         """`(C, H, W)` as `(1, C, H, W)` on the device."""
         return torch.from_numpy(np.ascontiguousarray(pixels))[None].to(self.device)
+
+    def noisy(self, pixels: Tensor, sigma: float, picture: Picture) -> Tensor:
+        """`pixels` `(1, C, H, W)` plus the simulated noise of std `sigma` that this run and picture have."""
+        rng = generator(build.picture_seed(self.seed, picture.sha256, (1,)))
+        return pixels + sigma * torch.randn(pixels.shape, generator=rng).to(self.device)
 
     def companion(self, given: Path, job: Job, what: str) -> Path:
         """The file that belongs to this input: `given` itself, or the picture of the same name in folder `given`."""

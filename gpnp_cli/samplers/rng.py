@@ -56,3 +56,24 @@ class ChainRng:
     def load_state_dict(self, states: list[Tensor]) -> None:
         for g, state in zip(self.generators, states, strict=True):
             g.set_state(state)
+
+
+class UnitVectors:
+    """A false source of noise that reads an affine step x -> M x + b + L w off one batch of states.
+
+    Chain k gets the k-th unit vector of all the noise drawn so far, and later chains get zeros, so that the
+    difference of chain k and the last one is column k of L. Raises `ValueError` if no chain remains without noise.
+    """
+
+    def __init__(self) -> None:
+        self.used = 0
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """The next block of unit vectors, shaped like `x` `(N, ...)`."""
+        size = x[0].numel()
+        if self.used + size >= x.shape[0]:
+            raise ValueError(f"{x.shape[0]} chains cannot tell {self.used + size} noise numbers apart: one must remain")
+        noise = torch.zeros(x.shape[0], size, dtype=x.dtype)
+        noise[self.used : self.used + size] = torch.eye(size, dtype=x.dtype)
+        self.used += size
+        return noise.reshape(x.shape)

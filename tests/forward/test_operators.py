@@ -12,7 +12,7 @@ from gpnp_cli.forward.base import ForwardModel, LinearOperator, conjugate_gradie
 from gpnp_cli.forward.blur import Blur, CircularBlur
 from gpnp_cli.forward.mask import Mask
 from gpnp_cli.forward.superres import SuperResolve
-from gpnp_cli.samplers.rng import ChainRng, generator
+from gpnp_cli.samplers.rng import ChainRng, UnitVectors, generator
 
 
 class Dense(LinearOperator):
@@ -105,21 +105,6 @@ def matrix(A: LinearOperator) -> Tensor:
     """A as a dense matrix `(M, D)`."""
     size = torch.Size(A.x_shape).numel()
     return A.forward(torch.eye(size, dtype=torch.float64).reshape(size, *A.x_shape)).flatten(1).T
-
-
-class UnitVectors:
-    """A false source of noise: chain k gets the k-th unit vector of all the noise drawn, later chains get zeros."""
-
-    def __init__(self) -> None:
-        self.used = 0
-
-    def randn_like(self, x: Tensor) -> Tensor:
-        size = x[0].numel()
-        assert self.used + size < x.shape[0], "one chain must remain without noise"
-        noise = torch.zeros(x.shape[0], size, dtype=x.dtype)
-        noise[self.used : self.used + size] = torch.eye(size, dtype=x.dtype)
-        self.used += size
-        return noise.reshape(x.shape)
 
 
 def affine(model: ForwardModel, v: Tensor, gamma: float, exact: bool) -> tuple[Tensor, Tensor]:

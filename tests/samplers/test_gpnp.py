@@ -13,7 +13,7 @@ from gpnp_cli.forward.base import ForwardModel
 from gpnp_cli.forward.mask import Mask
 from gpnp_cli.samplers.base import State, anneal, iterate
 from gpnp_cli.samplers.gpnp import Gpnp
-from gpnp_cli.samplers.rng import ChainRng, generator
+from gpnp_cli.samplers.rng import ChainRng, UnitVectors, generator
 from gpnp_cli.samplers.schedules import geometric
 
 SHAPE, D = (1, 4, 4), 16
@@ -39,21 +39,6 @@ def blurred_posterior(sigma: float) -> tuple[Tensor, Tensor]:
     """Mean and covariance given the data, the prior being N(MEAN, COVARIANCE + sigma^2 I)."""
     posterior = gaussian(COVARIANCE + sigma**2 * IDENTITY).posterior(IDENTITY[KNOWN], Y[KNOWN], SIGMA_Y)
     return posterior.means[0], posterior.covariances[0]
-
-
-class UnitVectors:
-    """A false source of noise: chain k gets the k-th unit vector of all the noise drawn, later chains get zeros."""
-
-    def __init__(self) -> None:
-        self.used = 0
-
-    def randn_like(self, x: Tensor) -> Tensor:
-        size = x[0].numel()
-        assert self.used + size < x.shape[0], "one chain must remain without noise"
-        noise = torch.zeros(x.shape[0], size, dtype=x.dtype)
-        noise[self.used : self.used + size] = torch.eye(size, dtype=x.dtype)
-        self.used += size
-        return noise.reshape(x.shape)
 
 
 class Silence:
