@@ -15,7 +15,7 @@ from .denoisers.tiled import TiledDenoiser
 from .denoisers.unet import fast_dtype
 from .errors import EnvironmentProblem, GpnpError, InputError
 from .forward.base import ForwardModel
-from .forward.interpolate import pull_push, radial_basis
+from .forward.interpolate import harmonic, radial_basis
 from .registry import DENOISERS, resolve
 from .samplers.gpnp import Gpnp, tracking_r
 from .samplers.rng import ChainRng
@@ -114,13 +114,13 @@ def kernel(sampler: cfg.Sampler, denoiser: Denoiser, model: ForwardModel) -> Gpn
 def first_states(sampler: cfg.Sampler, y: Tensor, known: Tensor, rng: ChainRng) -> Tensor:
     """A chain's first state `(N, C, H, W)`: the configured filling of the holes of `y` `(1, C, H, W)`.
 
-    noise: mid-grey plus noise of std sigma_max; interpolate: pull-push filling plus that noise; rbf: radial
+    noise: mid-grey plus noise of std sigma_max; interpolate: harmonic filling plus that noise; rbf: radial
     basis functions, the published start, which has none.
     """
     n = len(rng.generators)
     if sampler.init == "rbf":
         return radial_basis(y, known).expand(n, -1, -1, -1)
-    centre = pull_push(y, known) if sampler.init == "interpolate" else torch.full_like(y, 0.5)
+    centre = harmonic(y, known) if sampler.init == "interpolate" else torch.full_like(y, 0.5)
     return centre + sampler.sigma_max * rng.randn_like(y.expand(n, -1, -1, -1))
 
 
