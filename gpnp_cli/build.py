@@ -18,6 +18,7 @@ from .forward.base import ForwardModel
 from .forward.interpolate import harmonic, radial_basis
 from .registry import DENOISERS, resolve
 from .samplers.gpnp import Gpnp, tracking_r
+from .samplers.pnp import Pnp
 from .samplers.rng import ChainRng
 from .samplers.schedules import geometric
 from .training.checkpoint import load_denoiser
@@ -102,11 +103,15 @@ def build_prior(model: cfg.Model, channels: int, device: torch.device, dtype: to
     return Prior(denoiser, path.name if weights == path else model.denoiser, sha)
 
 
-def schedule(sampler: cfg.Sampler) -> tuple[float, ...]:
-    return geometric(sampler.sigma_max, sampler.sigma_min, sampler.iterations)
+def schedule(sampler: cfg.Sampler, sigma_y: float = 0.0) -> tuple[float, ...]:
+    """The noise levels of a run; those of a point estimate end no lower than the data's noise, as in DPIR."""
+    floor = sigma_y if sampler.method == "pnp" else 0.0
+    return geometric(max(sampler.sigma_max, floor), max(sampler.sigma_min, floor), sampler.iterations)
 
 
-def kernel(sampler: cfg.Sampler, denoiser: Denoiser, model: ForwardModel) -> Gpnp:
+def kernel(sampler: cfg.Sampler, denoiser: Denoiser, model: ForwardModel) -> Gpnp | Pnp:
+    if sampler.method == "pnp":
+        return Pnp(denoiser, model)
     r = tracking_r(schedule(sampler), sampler.beta) if sampler.r == "auto" else sampler.r
     return Gpnp(denoiser, model, sampler.beta, r, sampler.generator == "exact")
 

@@ -76,6 +76,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# What `sampler.method: pnp` takes instead of the preset's numbers: DPIR's schedule (Zhang et al. 2022), which ends at
+# the noise of the data or here, whichever is higher; and what a single estimate leaves no choice about.
+POINT: dict[str, Any] = {"iterations": 30, "sigma_max": 0.192, "sigma_min": 0.002}
+SINGLE: dict[str, Any] = {"samples": 1, "final": "state"}
+
 # what other programs call a key: only for "did you mean"
 SYNONYMS = {
     "steps": "sampler.iterations",
@@ -152,6 +157,9 @@ class Sampler(Section):
     """How samples are drawn."""
 
     samples: int = Field(3, ge=1, le=10_000, description="Independent posterior samples per picture")
+    method: Literal["gpnp", "pnp"] = Field(
+        "gpnp", description="Samples (gpnp), or one sharp estimate by half-quadratic splitting (pnp)"
+    )
     preset: Literal["balanced", "calibrated", "published"] = Field(
         "balanced",
         description="Values of the keys below: balanced, calibrated for an honest spread, or published as in the paper",
@@ -183,6 +191,8 @@ class Sampler(Section):
         given = {key: value for key, value in values.items() if value is not None}
         preset = given.get("preset", cls.model_fields["preset"].default)
         numbers = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+        if given.get("method") == "pnp":
+            numbers, given = numbers | POINT, given | SINGLE
         return {**{key: numbers[key] for key in numbers if _by_preset(cls.model_fields[key])}, **given}
 
     @model_validator(mode="after")
@@ -201,6 +211,14 @@ class DeblurSampler(Sampler):
 
     init: Literal["noise", "observed"] = Field(
         "observed", description="First state: noise around mid-grey, or around the blurred picture"
+    )
+
+
+class SuperResolveSampler(Sampler):
+    """How samples are drawn."""
+
+    init: Literal["noise", "observed"] = Field(
+        "observed", description="First state: noise around mid-grey, or around the interpolated picture"
     )
 
 
@@ -337,6 +355,31 @@ class DeblurConfig(Restoration):
     simulate: bool = Field(False, description="The input is intact: degrade it first, and measure the result")
     reference: File | None = Field(None, description="The true picture, or a folder of them, to measure against")
     sampler: DeblurSampler = Field(default_factory=DeblurSampler)
+
+
+class SuperResolveConfig(Restoration):
+    """Settings of `gpnp super-resolve`."""
+
+    scale: Literal[2, 3, 4] = Field(2, description="How many times larger the result is than the input, each way")
+    kernel: str = Field(
+        "bicubic",
+        min_length=1,
+        examples=["bicubic", "gaussian:1.6", "disk:4", "kernel.png", "kernels.npz:k1"],
+        description="Filter before shrinking, in pixels of the result: bicubic, gaussian:STD, disk:RADIUS, or a file",
+    )
+    noise: Annotated[
+        Literal["auto"] | Annotated[float, Field(ge=0, le=1)],
+        BeforeValidator(
+            _fraction, json_schema_input_type=Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | Fraction
+        ),
+    ] = Field(
+        0.004,
+        examples=["auto", "0.01", "2.55/255"],
+        description="Standard deviation of the noise, pixels spanning 0 to 1; auto estimates it",
+    )
+    simulate: bool = Field(False, description="The input is intact: shrink it first, and measure the result")
+    reference: File | None = Field(None, description="The true picture, or a folder of them, to measure against")
+    sampler: SuperResolveSampler = Field(default_factory=SuperResolveSampler)
 
 
 class DenoiseConfig(Section):
@@ -487,6 +530,7 @@ class TrainConfig(Section):
 COMMANDS: dict[str, type[Section]] = {
     "inpaint": InpaintConfig,
     "deblur": DeblurConfig,
+    "super-resolve": SuperResolveConfig,
     "denoise": DenoiseConfig,
     "train-denoiser": TrainConfig,
 }
@@ -946,8 +990,13 @@ def resolve(
 
 def _origins(command: str, config: Section, merged: Mapping[str, _Given]) -> dict[str, Origin]:
     origins = {}
+    single = "sampler.method" in keys(command) and config.sampler.method == "pnp"
+    by_method = {f"sampler.{name}" for name in POINT | SINGLE} if single else set()
     for key, info in keys(command).items():
-        if _by_preset(info) and (key not in merged or merged[key].value is None):
+        absent = key not in merged or merged[key].value is None
+        if key in by_method and (absent or key.removeprefix("sampler.") in SINGLE):
+            origins[key] = "method pnp"
+        elif _by_preset(info) and absent:
             origins[key] = f"preset {config.sampler.preset}"
         else:
             origins[key] = merged[key].origin if key in merged else "default"
@@ -1241,7 +1290,8 @@ def init_text(command: str) -> str:
         value = _yaml(_value(config, key))
         if _by_preset(info):
             values = ", ".join(f"{name} {_yaml(preset[leaf])}" for name, preset in PRESETS.items())
-            comment += f" Presets: {values}."
+            single = f"; method pnp {_yaml(POINT[leaf])}" if leaf in POINT else ""
+            comment += f" Presets: {values}{single}."
         start = f"{indent}# "
         lines += textwrap.wrap(comment, 100, initial_indent=start, subsequent_indent=start, break_on_hyphens=False)
         lines.append(f"{indent}{'# ' if _by_preset(info) or key in USER_KEYS else ''}{leaf}: {value}")

@@ -95,6 +95,20 @@ def test_deblur_has_a_start_of_its_own():
         assert resolved.config.sampler.iterations == PRESETS[preset]["iterations"]
 
 
+@pytest.mark.parametrize("command", ["inpaint", "deblur", "super-resolve"])
+def test_a_single_estimate_has_numbers_of_its_own(command):
+    sets = ["sampler.method=pnp", "sampler.preset=published", "sampler.samples=5", "sampler.sigma_max=0.3"]
+    resolved = resolve(command, {"sampler.final": "denoise"}, sets, env={})
+    sampler, origins = resolved.config.sampler, resolved.origins
+    assert (sampler.iterations, sampler.sigma_min) == (config.POINT["iterations"], config.POINT["sigma_min"])
+    assert (sampler.sigma_max, origins["sampler.sigma_max"]) == (0.3, "--set")
+    assert (sampler.samples, sampler.final) == (1, "state")  # whatever was asked for
+    for key in ("iterations", "sigma_min", "samples", "final"):
+        assert origins[f"sampler.{key}"] == "method pnp"
+    assert origins["sampler.beta"] == "preset published"
+    assert resolve(command, dump(resolved.config), env={}).config == resolved.config
+
+
 def test_a_key_given_overrides_the_preset():
     resolved = resolve("inpaint", {}, ["sampler.preset=published", "sampler.r=1.1"], env={})
     assert resolved.config.sampler.r == 1.1
@@ -190,6 +204,11 @@ GOOD_AND_BAD = [
     ("inpaint", "noise", ["0", "1", "0.02"], ["-0.01", "1.01", ".nan", "true"]),
     ("inpaint", "mask", ["rect:64,64@96,96", "random:0.1", "m.png", "true"], ['""']),
     ("deblur", "noise", ["auto", "0", "1", "2.55/255"], ["-0.01", "1.01", ".nan", "2/1", "true", "some"]),
+    ("deblur", "sampler.method", ["gpnp", "pnp"], ["dpir"]),
+    ("super-resolve", "scale", ["2", "3", "4"], ["1", "5", "2.5", "two"]),
+    ("super-resolve", "kernel", ["bicubic", "gaussian:1"], ['""', "null"]),
+    ("super-resolve", "sampler.init", ["noise", "observed"], ["rbf"]),
+    ("super-resolve", "noise", ["auto", "0", "1/255"], ["-0.01", "some"]),
     ("deblur", "kernel", ["disk:4", "k.npz:k1", "null"], ['""']),
     ("deblur", "border", ["real", "circular"], ["mirror"]),
     ("deblur", "sampler.init", ["noise", "observed"], ["rbf", "interpolate"]),
@@ -817,6 +836,7 @@ def test_show_text(write):
         ),
         ("inpaint", ["output.save=std", "model.model_dir=/w", "reference=t.png", "noise=0.1", "output.bits=16"]),
         ("deblur", ["kernel='motion:15,30'", "noise=2.55/255", "sampler.preset=published"]),
+        ("super-resolve", ["scale=3", "noise=1/255", "sampler.method=pnp", "sampler.samples=7"]),
         ("denoise", []),
         ("denoise", ["sigma=25/255", "add_noise=0.1", "output.save=sheet"]),
         ("train-denoiser", []),

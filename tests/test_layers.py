@@ -47,6 +47,7 @@ MAIN = "from gpnp_cli.__main__ import main\nmain()\n"
         ["inpaint", "x.png", "--beta", "2"],
         ["deblur", "--help"],
         ["deblur", "x.png", "--noise", "2"],
+        ["super-resolve", "--help"],
         ["inpaint", "x.png", "-c", "absent.yaml"],
     ],
     ids=" ".join,

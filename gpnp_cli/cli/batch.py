@@ -144,7 +144,8 @@ class Batch:
                 f"--bits {output.bits}: {output.format.upper()} cannot hold that", hint="choose --format tif"
             )
         if output.save == ("std",) and self.config.sampler.samples == 1:
-            raise UsageError("--save std needs at least two samples", hint="add --samples 2")
+            hint = "add mean to --save" if self.config.sampler.method == "pnp" else "add --samples 2"
+            raise UsageError("--save std needs at least two samples", hint=hint)
         if main is None:
             return
         if output.format not in ("keep", named_format(main)):

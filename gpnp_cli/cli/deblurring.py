@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..figures import Roi
-from ..forward.base import ForwardModel
+from ..forward.base import ForwardModel, LinearOperator
 from ..forward.blur import Blur, CircularBlur
 from ..imageio import Picture, picture_bytes
 from ..kernels import BlurKernel, check_fits
@@ -22,11 +23,15 @@ from .options import Call
 from .restoration import Sampling
 
 NOISE_FLOOR = 1 / 255 / math.sqrt(12)  # what rounding to 8 bits leaves; a blur cannot be undone without any noise
-FITTING = (0.7, 1.3)  # residual over noise level: outside, noise or kernel are not what was said
+# Residual over noise level: outside, noise or kernel are not what was said. A single estimate follows the data's noise
+# the more closely, the fewer they are for its pixels.
+FITTING = {"gpnp": (0.7, 1.3), "pnp": (0.3, 1.3)}
 
 
 class Deblurring(Sampling):
     """Restores pictures that a known kernel blurred."""
+
+    before, again = "damaged", "blurred"  # the picture beside the result; what would have to be done to the result
 
     def __init__(self, call: Call, kernel: BlurKernel) -> None:
         super().__init__(call)
@@ -34,6 +39,10 @@ class Deblurring(Sampling):
 
     def identity(self, picture: Picture, job: Job) -> dict[str, str]:
         return super().identity(picture, job) | {"kernel": hashlib.sha256(self.kernel.values.tobytes()).hexdigest()}
+
+    def check_size(self, picture: Picture, name: str) -> None:
+        """`InputError` for a picture too small for the kernel."""
+        check_fits(self.kernel, *picture.pixels.shape[1:], name)
 
     def operator(self, shape: tuple[int, int, int]) -> Blur | CircularBlur:
         """The blur whose data have this shape `(C, H, W)`."""
@@ -43,39 +52,59 @@ class Deblurring(Sampling):
     def restore(self, picture: Picture, job: Job) -> Restored:
         config, name = self.config, str(job.input.path)
         results.chosen(picture, config.output)  # what cannot be written fails now, not after the chains
-        check_fits(self.kernel, *picture.pixels.shape[1:], name)
+        self.check_size(picture, name)
         if config.simulate:
             picture, A, y = self.degrade(picture, name)
             truth = picture.pixels
         else:
-            truth, y = self.truth(picture, job), self.tensor(picture.pixels)
-            A = self.operator(picture.pixels.shape)
+            A, y = self.operator(picture.pixels.shape), self.tensor(picture.pixels)
+            picture = self.framed(picture, A)
+            truth = self.truth(picture, job)
         sigma_y = self.level(y, name)
         samples, facts = self.sample(
             picture, ForwardModel(A, y, sigma_y), lambda rng: self.start(A.extend(y), rng), A.crop
         )
-        self.check_residual(facts["residual"], sigma_y, name)
+        facts |= {"sigma_y": sigma_y, "residual_ratio": self.check_residual(facts["residual"], sigma_y, name)}
 
         damaged = y[0].cpu().numpy().clip(0, 1)
-        scores = results.score(samples, damaged, truth)
+        shown = A.crop(A.extend(y))[0].cpu().numpy().clip(0, 1)
+        scores = results.score(samples, shown, truth, self.before)
         if scores:
             results.table(self.report, job.input.path.name, scores)
-            facts |= {"metrics": scores, "psnr": scores["mean"]["psnr"]}
-        facts["sigma_y"] = sigma_y
+            facts |= {"metrics": scores, "psnr": scores[samples.best]["psnr"]}
         kernel = self.kernel.path.name if self.kernel.path else config.kernel
         estimated = ", estimated" if config.noise == "auto" else ""
         notes = (
-            f"kernel {kernel}, {config.border} border, noise {sigma_y:.4g} ({255 * sigma_y:.3g}/255){estimated}",
-            f"denoiser {self.prior(picture).name}, {facts['nfe']} calls per sample, seed {self.seed}",
+            f"kernel {kernel}, {self.sampled}, noise {sigma_y:.4g} ({255 * sigma_y:.3g}/255){estimated}",
+            f"residual {facts['residual_ratio']:.2f} times the noise",
+            f"denoiser {self.prior(picture).name}, {self.cost(facts)}",
         )
+        title, roi = job.input.path.name, detail(samples.mean)
         files = results.files(
-            picture, samples, config.output, damaged, job.input.path.name, notes, scores, truth, detail(samples.mean)
+            picture, samples, config.output, shown, title, notes, scores, truth, roi, before=self.before
         )
         if config.simulate:
-            kept = results.lossless(picture, config.output)
-            extension = results.extension(picture, kept)
-            files.append(("damaged", extension, lambda: picture_bytes(picture, damaged, kept, config.output.bits)[0]))
+            files.append(self.kept(picture, damaged))
         return Restored(files, facts)
+
+    def kept(self, picture: Picture, damaged: np.ndarray) -> tuple[str, str, Callable[[], bytes]]:
+        """The simulated data as a file; where they are smaller than the result, without its transparency."""
+        output, alpha = self.config.output, "keep" if damaged.shape == picture.pixels.shape else None
+        format = results.lossless(picture, output, alpha)
+
+        def encode() -> bytes:
+            return picture_bytes(picture, damaged, format, output.bits, alpha=alpha)[0]
+
+        return "damaged", results.extension(picture, format), encode
+
+    @property
+    def sampled(self) -> str:
+        """How the kernel's result was sampled, for the contact sheet."""
+        return f"{self.config.border} border"
+
+    def framed(self, picture: Picture, A: LinearOperator) -> Picture:
+        """`picture` with pixels and transparency of the result's size."""
+        return picture
 
     def degrade(self, picture: Picture, name: str) -> tuple[Picture, Blur | CircularBlur, Tensor]:
         """Blur an intact picture and add noise: the truth, the operator and the data.
@@ -88,12 +117,7 @@ class Deblurring(Sampling):
         if self.config.border == "real":
             kh, kw = self.kernel.values.shape
             A = self.operator((channels, height - kh + 1, width - kw + 1))
-            rows, columns = A.frame[1:]
-            planes = {
-                key: None if plane is None else plane[:, rows, columns]
-                for key, plane in (("pixels", picture.pixels), ("alpha", picture.alpha), ("cmyk", picture.cmyk))
-            }
-            picture = replace(picture, **planes)
+            picture = cut(picture, *A.frame[1:])
             if A.x_shape != A.y_shape:
                 self.report.note(
                     f"{name}: blurred without its borders, {width}x{height} pixels become {width - kw + 1}x{height - kh + 1}"
@@ -120,20 +144,32 @@ class Deblurring(Sampling):
         centre = extended if sampler.init == "observed" else torch.full_like(extended, 0.5)
         return centre + sampler.sigma_max * rng.randn_like(centre.expand(len(rng.generators), -1, -1, -1))
 
-    def check_residual(self, residual: list[float], sigma_y: float, name: str) -> None:
-        """Warn if y - A x is not of the noise's size: given the data, a sample's is distributed as the truth's."""
+    def check_residual(self, residual: list[float], sigma_y: float, name: str) -> float:
+        """||y - A x|| / sigma_y sqrt(n), averaged over the samples; a warning if it is not near 1.
+
+        Given the data, a sample's y - A x is distributed as the truth's, which is the noise.
+        """
         ratio = sum(residual) / len(residual) / sigma_y
-        low, high = FITTING
+        low, high = FITTING[self.config.sampler.method]
         if ratio > high:
             cause = "there is more noise than that, or the kernel is another one"
         elif ratio < low:
             cause = "there is less noise than that"
         else:
-            return
+            self.report.note(f"{name}: residual {ratio * sigma_y:.3g}, {ratio:.2f} times the noise level")
+            return ratio
+        what = "estimate differs" if self.config.sampler.method == "pnp" else "samples differ"
         self.report.warn(
-            f"{name}: blurred again, the samples differ from the picture by {ratio * sigma_y:.3g}, "
+            f"{name}: {self.again} again, the {what} from the picture by {ratio * sigma_y:.3g}, "
             f"{ratio:.2g} times the noise level {sigma_y:.3g}: {cause}"
         )
+        return ratio
+
+
+def cut(picture: Picture, rows: slice, columns: slice) -> Picture:
+    """The part of `picture` in these rows and columns."""
+    planes = {"pixels": picture.pixels, "alpha": picture.alpha, "cmyk": picture.cmyk}
+    return replace(picture, **{key: None if p is None else p[:, rows, columns] for key, p in planes.items()})
 
 
 def detail(pixels: np.ndarray) -> Roi:

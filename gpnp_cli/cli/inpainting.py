@@ -66,12 +66,12 @@ class Inpainting(Sampling):
         scores = results.score(samples, damaged, truth)
         if scores:
             results.table(self.report, job.input.path.name, scores)
-            facts |= {"metrics": scores, "psnr": scores["mean"]["psnr"]}
+            facts |= {"metrics": scores, "psnr": scores[samples.best]["psnr"]}
         facts["mask_share"] = float(missing.mean())
         mask = self.mask.path.name if self.mask.path else config.mask
         notes = (
             f"mask {mask} covers {100 * missing.mean():.1f} %, noise {config.noise:g}",
-            f"denoiser {self.prior(picture).name}, {facts['nfe']} calls per sample, seed {self.seed}",
+            f"denoiser {self.prior(picture).name}, {self.cost(facts)}",
         )
         shown = show_missing(damaged, missing)
         files = results.files(

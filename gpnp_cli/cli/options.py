@@ -53,6 +53,7 @@ PICTURE_FLAGS = (
 SAMPLING_FLAGS = (
     Flag(("--save",), "output.save", "Input/Output", "mean,samples,std,sheet"),
     Flag(("--raw",), "output.raw", "Input/Output", "none|tif|npy"),
+    Flag(("--method",), "sampler.method", "Sampler", "gpnp|pnp"),
     Flag(("--samples", "-n"), "sampler.samples", "Sampler", "K"),
     Flag(("--preset",), "sampler.preset", "Sampler", "balanced|calibrated|published"),
     Flag(("--iterations",), "sampler.iterations", "Sampler", "N"),

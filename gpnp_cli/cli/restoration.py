@@ -17,6 +17,7 @@ from ..forward.base import ForwardModel
 from ..imageio import Picture, read_picture
 from ..inputs import EXTENSIONS
 from ..samplers.base import Moments, anneal, collect
+from ..samplers.pnp import Silence
 from ..samplers.rng import ChainRng, generator
 from .batch import Batch, Job
 from .options import Call
@@ -120,7 +121,8 @@ class Restoration:
         pixels = read_picture(path, self.config.run.max_pixels).pixels
         if pixels.shape != picture.pixels.shape:
             raise InputError(
-                f"{path}: the reference is {describe_shape(pixels)}, {job.input.path} is {describe_shape(picture.pixels)}",
+                f"{path}: the reference is {describe_shape(pixels)}, the result of {job.input.path} "
+                f"{describe_shape(picture.pixels)}",
                 hint="give a reference of the same size and kind",
             )
         return pixels
@@ -143,17 +145,18 @@ class Sampling(Restoration):
     ) -> tuple[Samples, dict[str, Any]]:
         """Independent posterior draws by annealed chains, in batches that fit in memory, and facts about them.
 
+        With `--method pnp` there are no draws, and the mean is the one estimate.
         `crop` cuts the picture out of a state that reaches beyond it.
         """
         sampler, denoiser = self.config.sampler, self.prior(picture).denoiser
-        sigmas, kernel = build.schedule(sampler), build.kernel(sampler, denoiser, model)
-        finish = sampler.final == "denoise"
+        sigmas, kernel = build.schedule(sampler, model.sigma_y), build.kernel(sampler, denoiser, model)
+        finish = model.sigma_y == 0 if sampler.method == "pnp" else sampler.final == "denoise"
         seed = build.picture_seed(self.seed, picture.sha256)
         draws, moments, residuals, nfe = [], Moments(), [], 0
         groups = build.chain_groups(sampler.samples, math.prod(model.A.x_shape[1:]))
         with torch.inference_mode():
             for number, chains in enumerate(groups, start=1):
-                rng = ChainRng(seed, chains, self.device)
+                rng = Silence() if sampler.method == "pnp" else ChainRng(seed, chains, self.device)
                 label = f"batch {number}/{len(groups)}  " if len(groups) > 1 else ""
                 steps = anneal(kernel, start(rng), sigmas, rng, finish)
                 total = len(sigmas) + finish
@@ -164,8 +167,16 @@ class Sampling(Restoration):
                 x = crop(x).clamp(0, 1)  # what can be shown; mean and spread are those of the samples as written
                 moments.update(x)
                 draws.append(x.cpu().numpy())
-        samples = Samples(np.concatenate(draws), moments.mean.cpu().numpy(), moments.std().cpu().numpy())
-        return samples, {"nfe": nfe, "residual": residuals}
+        mean, std = moments.mean.cpu().numpy(), moments.std().cpu().numpy()
+        if sampler.method == "pnp":
+            draws = [np.empty((0, *mean.shape), mean.dtype)]
+        return Samples(np.concatenate(draws), mean, std), {"nfe": nfe, "residual": residuals}
+
+    def cost(self, facts: dict[str, Any]) -> str:
+        """What a result took, for the contact sheet."""
+        if self.config.sampler.method == "pnp":
+            return f"{facts['nfe']} calls for one estimate (pnp)"
+        return f"{facts['nfe']} calls per sample, seed {self.seed}"
 
 
 def describe_shape(pixels: np.ndarray) -> str:

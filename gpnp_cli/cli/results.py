@@ -58,11 +58,19 @@ def extension(picture: Picture, format: str) -> str:
 
 @dataclass(frozen=True)
 class Samples:
-    """Draws of the posterior `(K, C, H, W)`, their mean and standard deviation `(C, H, W)`, float32; the mean in [0, 1]."""
+    """Draws of the posterior `(K, C, H, W)`, their mean and standard deviation `(C, H, W)`, float32; the mean in [0, 1].
+
+    Without draws (K = 0) the mean is an estimate that came about otherwise, and the standard deviation says nothing.
+    """
 
     draws: np.ndarray
     mean: np.ndarray
     std: np.ndarray
+
+    @property
+    def best(self) -> str:
+        """What the main result is called in tables and records."""
+        return "mean" if len(self.draws) else "estimate"
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -115,13 +123,15 @@ def densest(weight: np.ndarray, h: int, w: int) -> Roi:
     return int(y), int(x), h, w
 
 
-def score(samples: Samples, damaged: np.ndarray, truth: np.ndarray | None) -> dict[str, dict[str, float]] | None:
-    """The scores of the damaged picture, each sample and the mean; None if the truth is unknown."""
+def score(
+    samples: Samples, damaged: np.ndarray, truth: np.ndarray | None, before: str = "damaged"
+) -> dict[str, dict[str, float]] | None:
+    """The scores of the picture before (called `before`), each sample and the best; None if the truth is unknown."""
     if truth is None:
         return None
-    scores = {"damaged": measure(damaged, truth)}
+    scores = {before: measure(damaged, truth)}
     scores |= {f"sample-{k:02}": measure(draw, truth) for k, draw in enumerate(samples.draws, start=1)}
-    return scores | {"mean": measure(samples.mean, truth)}
+    return scores | {samples.best: measure(samples.mean, truth)}
 
 
 def files(
@@ -135,10 +145,12 @@ def files(
     truth: np.ndarray | None,
     roi: Roi | None,
     alpha: Any = "keep",
+    before: str = "damaged",
 ) -> list[tuple[str, str, Any]]:
     """What `output.save` asks for, as (kind, extension, encode); the first is the main result.
 
-    `shown` is the damaged picture as the sheet shows it; `roi` the part that its details magnify.
+    `shown` is the damaged picture as the sheet shows it under the name `before`; `roi` the part that its details
+    magnify. A single estimate stands for the mean and for the samples.
     """
     format, kept, scores = chosen(picture, output, alpha), lossless(picture, output, alpha), scores or {}
 
@@ -146,7 +158,7 @@ def files(
         return lambda: picture_bytes(picture, pixels, kind, output.bits, output.quality, alpha)[0]
 
     made = []
-    if "mean" in output.save:
+    if "mean" in output.save or ("samples" in output.save and not len(samples.draws)):
         made.append(("", extension(picture, format), encode(samples.mean, format)))
     if "samples" in output.save:
         for k, draw in enumerate(samples.draws, start=1):
@@ -157,10 +169,11 @@ def files(
         if output.raw != "none":
             made.append(("std-raw", output.raw, lambda: raw(samples.std, output.raw)))
     if "sheet" in output.save:
-        tiles = [Tile("damaged", shown, caption(scores.get("damaged")))]
+        tiles = [Tile(before, shown, caption(scores.get(before)))]
         if truth is not None:
             tiles.append(Tile("truth", truth))
-        tiles.append(Tile(f"mean of {len(samples.draws)} samples", samples.mean, caption(scores.get("mean"))))
+        best = f"mean of {len(samples.draws)} samples" if len(samples.draws) else samples.best
+        tiles.append(Tile(best, samples.mean, caption(scores.get(samples.best))))
         if len(samples.draws) > 1:
             tiles.append(std_tile("standard deviation", samples.std))
             for k, draw in enumerate(samples.draws, start=1):

@@ -18,6 +18,7 @@ EXIT_CODES = (
 SUMMARIES = {
     "inpaint": "Fill in missing pixels: samples, their mean, and a map of where they disagree.",
     "deblur": "Undo a known blur: samples, their mean, and a map of where they disagree.",
+    "super-resolve": "Enlarge 2, 3 or 4 times: samples, their mean, and a map of where they disagree.",
     "denoise": "Remove noise: one call of the denoiser per picture. A level may be written 25/255.",
     "train-denoiser": "Train a denoiser on folders of pictures; the result is one file for `--denoiser FILE`.",
     "doctor": "Check the installation: versions, devices, memory, the shipped denoiser.",

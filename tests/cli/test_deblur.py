@@ -55,6 +55,7 @@ def test_every_result_has_its_name_and_the_pictures_size(deblur, pic, border):
     told = manifest()
     assert told["sigma_y"] == 0.01
     assert len(told["residual"]) == 3 and min(told["residual"]) > 0
+    assert told["residual_ratio"] == pytest.approx(np.mean(told["residual"]) / 0.01)
     assert told["nfe"] == 4
     assert told["config"]["border"] == border
     assert told["config"]["kernel"] == "disk:2"
@@ -171,6 +172,7 @@ def test_a_noise_level_that_does_not_fit_is_told(deblur, alone, noise, says):
     warnings = [line for line in err.splitlines() if "warning" in line]
     if says is None:
         assert warnings == []
+        assert f"residual {manifest('gpnp_out/noisy.deblur.gpnp.json')['residual'][0]:.3g}, " in err
     else:
         assert len(warnings) == 1 and says in warnings[0] and "noisy.tif" in warnings[0]
         ratio = manifest("gpnp_out/noisy.deblur.gpnp.json")["residual"][0] / float(noise)
@@ -185,6 +187,47 @@ def test_init_decides_where_chains_begin(deblur, pic):
     assert not np.array_equal(a, b)
     assert np.abs(a - pic).mean() < np.abs(b - pic).mean()
     assert deblur("pic.png", "-k", "disk:3", "--noise", "0.1", "--preset", "published", *MEAN, "-o", "p").code == 0
+
+
+@pytest.mark.parametrize("save", ["mean,samples,std,sheet", "samples,std"])
+def test_pnp_makes_one_estimate(deblur, pic, save):
+    flags = ("-k", "disk:2", "--noise", "0.01", "--method", "pnp", "--raw", "npy", "-n", "5", "--save", save, "--json")
+    code, out, err = deblur("pic.png", *flags, "--simulate")
+    assert code == 0, err
+    sheet = {"pic.deblur.sheet.png"} if "sheet" in save else set()
+    main = {"pic.deblur.png", "pic.deblur.damaged.png", "pic.deblur.gpnp.json"}
+    assert set(os.listdir("gpnp_out")) == main | sheet
+    record = json.loads(out.splitlines()[0])
+    assert record["outputs"]["main"] == "gpnp_out/pic.deblur.png"
+    assert record["nfe"] == 3 and len(record["residual"]) == 1
+    assert set(record["metrics"]) == {"damaged", "estimate"}
+    assert record["psnr"] == record["metrics"]["estimate"]["psnr"]
+    assert manifest()["config"]["sampler"]["samples"] == 1
+    refused(deblur("pic.png", "-k", "disk:2", "--method", "pnp", "--save", "std"), 2, "--save std")
+
+
+def test_pnp_is_not_random(deblur, pic):
+    flags = ("-k", "disk:2", "--noise", "0.01", "--method", "pnp", "--save", "mean")
+    for seed in ("1", "2"):
+        assert deblur("pic.png", *flags, "--seed", seed, "-o", seed).code == 0
+    assert Path("1/pic.deblur.png").read_bytes() == Path("2/pic.deblur.png").read_bytes()
+
+
+def test_pnp_is_half_quadratic_splitting(deblur, alone):
+    """The file is what the paper's two lines give for the Gaussian denoiser, with a circular blur done by FFT."""
+    y = np.random.Generator(np.random.PCG64(0)).normal(0.5, 0.1, (16, 18)).astype(np.float32)
+    tifffile.imwrite("pic.tif", y)
+    flags = ("-k", "gaussian:0.8", "--border", "circular", "--noise", "0.02", "--method", "pnp", "--save", "mean")
+    assert deblur("pic.tif", *flags, "--denoiser", "gaussian:0.5,0.2", "--iterations", "5").code == 0
+    kernel = parse_kernel("gaussian:0.8", 100).values
+    placed = np.zeros(y.shape)
+    placed[:9, :9] = kernel
+    h, z = np.fft.fft2(np.roll(placed, (-4, -4), (0, 1))), y
+    for sigma in np.geomspace(0.192, 0.02, 5):
+        rho = 0.23 * 0.02**2 / sigma**2
+        x = np.fft.ifft2((h.conj() * np.fft.fft2(y) + rho * np.fft.fft2(z)) / (abs(h) ** 2 + rho)).real
+        z = 0.5 + 0.04 / (0.04 + sigma**2) * (x - 0.5)
+    assert np.abs(tifffile.imread("gpnp_out/pic.deblur.tif") - z.clip(0, 1)).max() < 1e-5
 
 
 @pytest.mark.parametrize(

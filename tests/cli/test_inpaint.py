@@ -717,3 +717,18 @@ def test_raw_maps_can_be_read_back(gpnp, pic):
     raw = np.load("gpnp_out/pic.inpaint.std-raw.npy")
     assert raw.shape == (3, 24, 32)
     assert raw.dtype == np.float32
+
+
+def test_pnp_keeps_known_pixels(gpnp, draw, alone):
+    pixels = draw("pic.png")
+    flags = ("pic.png", "--mask", "rect:8,8@4,4", "--method", "pnp", "--json")
+    code, out, err = gpnp.inpaint(*flags, "--simulate", "--save", "mean,samples,std")
+    assert code == 0, err
+    assert set(os.listdir("gpnp_out")) == {
+        f"pic.inpaint.{kind}" for kind in ("png", "gpnp.json", "mask.png", "damaged.png")
+    }
+    result = np.asarray(Image.open("gpnp_out/pic.inpaint.png"))
+    hole = np.zeros((24, 32), bool)
+    hole[4:12, 4:12] = True
+    assert np.array_equal(result[~hole], pixels[~hole]) and not np.array_equal(result[hole], pixels[hole])
+    assert set(json.loads(out.splitlines()[0])["metrics"]) == {"damaged", "estimate"}

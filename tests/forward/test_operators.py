@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gpnp_cli import registry
@@ -11,7 +13,7 @@ from gpnp_cli.forward import blur
 from gpnp_cli.forward.base import ForwardModel, LinearOperator, conjugate_gradient
 from gpnp_cli.forward.blur import Blur, CircularBlur
 from gpnp_cli.forward.mask import Mask
-from gpnp_cli.forward.superres import SuperResolve
+from gpnp_cli.forward.superres import SuperResolve, bicubic
 from gpnp_cli.samplers.rng import ChainRng, UnitVectors, generator
 
 
@@ -276,9 +278,36 @@ def test_crop_is_the_frame():
         torch.testing.assert_close(A.forward(x), A.crop(x), rtol=0, atol=1e-12)
         y = draw(A.y_shape)
         assert A.extend(y).shape == x.shape and torch.equal(A.crop(A.extend(y)), y)
-        B = SuperResolve(h, (2, 3, 2), 3)
-        x = draw(B.x_shape)
-        torch.testing.assert_close(B.forward(x), B.crop(x)[..., ::3, ::3], rtol=0, atol=1e-12)
+        for scale, first in ((2, 0), (3, 1), (4, 1)):
+            B = SuperResolve(h, (2, 3, 2), scale)
+            x = draw(B.x_shape)
+            kept = B.crop(x)[..., first::scale, first::scale]
+            torch.testing.assert_close(B.forward(x), kept, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bicubic_shrinks_as_pillow_does(scale):
+    x = draw((1, 10 * scale, 12 * scale))[0]
+    shrunk = np.asarray(Image.fromarray(x[0].float().numpy()).resize((12, 10), Image.Resampling.BICUBIC))
+    A = SuperResolve(bicubic(scale), (1, 10, 12), scale)
+    whole = draw(A.x_shape, seed=1)
+    whole[A.frame] = x[None]
+    y = A.forward(whole)[0, 0].numpy()
+    inner = slice(2, -2)  # where no filter reaches across the border
+    assert np.abs(y - shrunk)[inner, inner].max() < 1e-5
+    assert np.abs(y - shrunk).max() > 0.1
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_interpolated_data_are_in_place(scale):
+    """A ramp, shrunk and interpolated, is the same ramp, to a fraction of a pixel's step."""
+    A = SuperResolve(bicubic(scale), (1, 8, 8), scale)
+    ramp = torch.arange(A.x_shape[2], dtype=torch.float64).expand(1, 1, *A.x_shape[1:])
+    back = A.crop(A.extend(A.forward(ramp)))
+    assert back.shape == A.crop(ramp).shape
+    off = (back - A.crop(ramp))[..., 2 * scale : -2 * scale]
+    assert off.mean().abs() < 1e-9 and off.abs().max() < 0.2
+    assert A.extend(A.forward(ramp)).shape == ramp.shape
 
 
 @pytest.mark.parametrize(("gamma", "largest"), [(0.25, 0.05), (0.05, 0.005), (0.0025, 1e-4)])

@@ -1,0 +1,39 @@
+"""`gpnp super-resolve`: enlarge a picture."""
+
+from ..errors import UsageError
+from .app import app
+from .options import PICTURE_FLAGS, SAMPLING_FLAGS, Call, Flag, command
+
+FLAGS = (
+    Flag(("--scale", "-s"), "scale", "Damage", "2|3|4"),
+    Flag(("--kernel", "-k"), "kernel", "Damage", "SPEC|FILE"),
+    Flag(("--noise",), "noise", "Damage", "SIGMA|auto"),
+    Flag(("--simulate",), "simulate", "Damage"),
+    Flag(("--reference",), "reference", "Damage", "FILE|FOLDER"),
+    Flag(("--init",), "sampler.init", "Sampler", "noise|observed"),
+    *PICTURE_FLAGS,
+    *SAMPLING_FLAGS,
+)
+
+
+@command(app, "super-resolve", FLAGS, "IMAGE...")
+def super_resolve(call: Call) -> int:
+    """Enlarge 2, 3 or 4 times: samples, their mean, and a map of where they disagree."""
+    from ..kernels import parse_kernel
+    from .batch import Batch
+
+    config = call.config
+    if config.simulate and config.reference:
+        raise UsageError("--simulate and --reference exclude each other", hint="with --simulate the input is the truth")
+    if config.simulate and config.noise == "auto":
+        raise UsageError("--simulate needs to know how much noise to add", hint="add for example --noise 2.55/255")
+    kernel = None if config.kernel == "bicubic" else parse_kernel(config.kernel, config.run.max_pixels)
+    named = (kernel and kernel.path, config.reference)
+    batch = Batch(call, [path for path in named if path is not None and path.is_file()])
+    for note in kernel.notes if kernel else ():
+        call.report.note(f"gpnp: {note}")
+    if call.dry_run:
+        return batch.dry_run()
+    from .super_resolving import SuperResolving
+
+    return SuperResolving(call, kernel).run(batch)
