@@ -127,6 +127,10 @@ def _shard(value: str) -> str:
 File = Annotated[Path, AfterValidator(Path.expanduser)]
 Level = Annotated[float, Field(gt=0, le=10)]  # a noise level
 Fraction = Annotated[str, Field(pattern=r"^\s*[0-9.]+\s*/\s*[0-9.]+\s*$")]  # what `_fraction` reads, for editors
+Noise = Annotated[  # of the data; a fraction such as 2.55/255 is read, too
+    Literal["auto"] | Annotated[float, Field(ge=0, le=1)],
+    BeforeValidator(_fraction, json_schema_input_type=Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | Fraction),
+]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$")]
 Shard = Annotated[str, Field(pattern=r"^[0-9]{1,9}/[0-9]{1,9}$"), AfterValidator(_shard)]
 
@@ -342,12 +346,7 @@ class DeblurConfig(Restoration):
     border: Literal["real", "circular"] = Field(
         "real", description="A photograph's border, or one where opposite edges touch, for simulated data"
     )
-    noise: Annotated[
-        Literal["auto"] | Annotated[float, Field(ge=0, le=1)],
-        BeforeValidator(
-            _fraction, json_schema_input_type=Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | Fraction
-        ),
-    ] = Field(
+    noise: Noise = Field(
         "auto",
         examples=["auto", "0.01", "2.55/255"],
         description="Standard deviation of the noise, pixels spanning 0 to 1; auto estimates it",
@@ -367,12 +366,7 @@ class SuperResolveConfig(Restoration):
         examples=["bicubic", "gaussian:1.6", "disk:4", "kernel.png", "kernels.npz:k1"],
         description="Filter before shrinking, in pixels of the result: bicubic, gaussian:STD, disk:RADIUS, or a file",
     )
-    noise: Annotated[
-        Literal["auto"] | Annotated[float, Field(ge=0, le=1)],
-        BeforeValidator(
-            _fraction, json_schema_input_type=Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | Fraction
-        ),
-    ] = Field(
+    noise: Noise = Field(
         0.004,
         examples=["auto", "0.01", "2.55/255"],
         description="Standard deviation of the noise, pixels spanning 0 to 1; auto estimates it",

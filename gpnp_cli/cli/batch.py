@@ -111,15 +111,15 @@ def config_hash(config: dict[str, Any], extra: dict[str, str]) -> str:
 class Batch:
     """Works through the inputs of one call."""
 
-    def __init__(self, call: Call, companions: Sequence[Path] = ()) -> None:
-        """`companions` are further files that no result may replace (a mask, a reference)."""
+    def __init__(self, call: Call, companions: Sequence[Path | None] = ()) -> None:
+        """`companions` are further files that no result may replace (a mask, a reference); None and folders do not count."""
         self.call, self.report = call, call.report
         self.config = call.config
         if not call.inputs:
             raise UsageError(f"{call.command} needs at least one picture", hint=f"gpnp {call.command} photo.png")
         inputs = expand_inputs(list(call.inputs), self.config.run.recursive, sys.stdin)
         jobs = plan(inputs, call.command, self.config.output.output)
-        self.sources = [*(item.path for item in inputs), *companions]
+        self.sources = [*(item.path for item in inputs), *(path for path in companions if path and path.is_file())]
         self._check_output(jobs[0].main)
         self.jobs = [job for job in jobs if in_shard(job.input, self.config.run.shard)]
         if not self.jobs:

@@ -23,15 +23,11 @@ def deblur(call: Call) -> int:
     from .batch import Batch
 
     config = call.config
-    if config.simulate and config.reference:
-        raise UsageError("--simulate and --reference exclude each other", hint="with --simulate the input is the truth")
-    if config.simulate and config.noise == "auto":
-        raise UsageError("--simulate needs to know how much noise to add", hint="add for example --noise 2.55/255")
+    call.check_simulation()
     if config.kernel is None:
         raise UsageError("deblur needs --kernel: what blurred the picture", hint=f"use {FORMS}")
     kernel = parse_kernel(config.kernel, config.run.max_pixels)
-    companions = [path for path in (kernel.path, config.reference) if path is not None and path.is_file()]
-    batch = Batch(call, companions)
+    batch = Batch(call, [kernel.path, config.reference])
     for note in kernel.notes:
         call.report.note(f"gpnp: {note}")
     if call.dry_run:

@@ -31,7 +31,7 @@ FITTING = {"gpnp": (0.7, 1.3), "pnp": (0.3, 1.3)}
 class Deblurring(Sampling):
     """Restores pictures that a known kernel blurred."""
 
-    before, again = "damaged", "blurred"  # the picture beside the result; what would have to be done to the result
+    again = "blurred"  # what would have to be done to the result
 
     def __init__(self, call: Call, kernel: BlurKernel) -> None:
         super().__init__(call)
@@ -68,10 +68,7 @@ class Deblurring(Sampling):
 
         damaged = y[0].cpu().numpy().clip(0, 1)
         shown = A.crop(A.extend(y))[0].cpu().numpy().clip(0, 1)
-        scores = results.score(samples, shown, truth, self.before)
-        if scores:
-            results.table(self.report, job.input.path.name, scores)
-            facts |= {"metrics": scores, "psnr": scores[samples.best]["psnr"]}
+        scores = self.measure(job, samples, shown, truth, facts)
         kernel = self.kernel.path.name if self.kernel.path else config.kernel
         estimated = ", estimated" if config.noise == "auto" else ""
         notes = (

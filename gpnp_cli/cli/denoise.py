@@ -23,7 +23,7 @@ def denoise(call: Call) -> int:
         raise UsageError(
             "--add-noise and --reference exclude each other", hint="with --add-noise the input is the truth"
         )
-    batch = Batch(call, [reference] if reference is not None and reference.is_file() else [])
+    batch = Batch(call, [reference])
     if call.dry_run:
         return batch.dry_run()
     from .denoising import Denoising

@@ -1,6 +1,5 @@
 """`gpnp inpaint`: fill in missing pixels."""
 
-from ..errors import UsageError
 from .app import app
 from .options import PICTURE_FLAGS, SAMPLING_FLAGS, Call, Flag, command
 
@@ -22,11 +21,9 @@ def inpaint(call: Call) -> int:
     from ..masks import parse_mask
     from .batch import Batch
 
-    if call.config.simulate and call.config.reference:
-        raise UsageError("--simulate and --reference exclude each other", hint="with --simulate the input is the truth")
+    call.check_simulation()
     mask = parse_mask(call.config.mask)
-    companions = [path for path in (mask.path, call.config.reference) if path is not None and path.is_file()]
-    batch = Batch(call, companions)
+    batch = Batch(call, [mask.path, call.config.reference])
     if call.dry_run:
         return batch.dry_run()
     from .inpainting import Inpainting

@@ -63,10 +63,7 @@ class Inpainting(Sampling):
         samples, facts = self.sample(picture, model, lambda rng: build.first_states(config.sampler, y, known, rng))
 
         damaged = y[0].cpu().numpy().clip(0, 1)
-        scores = results.score(samples, damaged, truth)
-        if scores:
-            results.table(self.report, job.input.path.name, scores)
-            facts |= {"metrics": scores, "psnr": scores[samples.best]["psnr"]}
+        scores = self.measure(job, samples, damaged, truth, facts)
         facts["mask_share"] = float(missing.mean())
         mask = self.mask.path.name if self.mask.path else config.mask
         notes = (

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from ..config import Resolved, dump, help_text, resolve, show_text
+from ..errors import UsageError
 from .guard import guarded
 from .report import Report, write_stdout
 
@@ -86,6 +87,15 @@ class Call:
             self.report.result(dump(self.config))
         else:
             write_stdout(show_text(self.resolved))
+
+    def check_simulation(self) -> None:
+        """`UsageError` if `--simulate` meets what it cannot go with."""
+        if self.config.simulate and self.config.reference:
+            raise UsageError(
+                "--simulate and --reference exclude each other", hint="with --simulate the input is the truth"
+            )
+        if self.config.simulate and self.config.noise == "auto":
+            raise UsageError("--simulate needs to know how much noise to add", hint="add for example --noise 2.55/255")
 
 
 COMMON = {

@@ -21,7 +21,7 @@ from ..samplers.pnp import Silence
 from ..samplers.rng import ChainRng, generator
 from .batch import Batch, Job
 from .options import Call
-from .results import Samples
+from .results import Samples, score, table
 
 
 class Restoration:
@@ -131,6 +131,8 @@ class Restoration:
 class Sampling(Restoration):
     """A restoring command whose results come from annealed chains."""
 
+    before = "damaged"  # what the picture beside the result is called
+
     def prior(self, picture: Picture) -> build.Prior:
         prior = super().prior(picture)
         self.check_range(prior, self.config.sampler.sigma_min, self.config.sampler.sigma_max)
@@ -171,6 +173,16 @@ class Sampling(Restoration):
         if sampler.method == "pnp":
             draws = [np.empty((0, *mean.shape), mean.dtype)]
         return Samples(np.concatenate(draws), mean, std), {"nfe": nfe, "residual": residuals}
+
+    def measure(
+        self, job: Job, samples: Samples, shown: np.ndarray, truth: np.ndarray | None, facts: dict[str, Any]
+    ) -> dict[str, dict[str, float]] | None:
+        """The scores against the truth, also as a table on stderr and in `facts`; None if it is unknown."""
+        scores = score(samples, shown, truth, self.before)
+        if scores:
+            table(self.report, job.input.path.name, scores)
+            facts |= {"metrics": scores, "psnr": scores[samples.best]["psnr"]}
+        return scores
 
     def cost(self, facts: dict[str, Any]) -> str:
         """What a result took, for the contact sheet."""

@@ -1,6 +1,5 @@
 """`gpnp super-resolve`: enlarge a picture."""
 
-from ..errors import UsageError
 from .app import app
 from .options import PICTURE_FLAGS, SAMPLING_FLAGS, Call, Flag, command
 
@@ -23,13 +22,9 @@ def super_resolve(call: Call) -> int:
     from .batch import Batch
 
     config = call.config
-    if config.simulate and config.reference:
-        raise UsageError("--simulate and --reference exclude each other", hint="with --simulate the input is the truth")
-    if config.simulate and config.noise == "auto":
-        raise UsageError("--simulate needs to know how much noise to add", hint="add for example --noise 2.55/255")
+    call.check_simulation()
     kernel = None if config.kernel == "bicubic" else parse_kernel(config.kernel, config.run.max_pixels)
-    named = (kernel and kernel.path, config.reference)
-    batch = Batch(call, [path for path in named if path is not None and path.is_file()])
+    batch = Batch(call, [kernel and kernel.path, config.reference])
     for note in kernel.notes if kernel else ():
         call.report.note(f"gpnp: {note}")
     if call.dry_run:
