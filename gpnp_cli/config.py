@@ -487,6 +487,7 @@ class TrainConfig(Section):
     data: Annotated[tuple[File, ...], BeforeValidator(_one)] = Field((), description="Folders of training pictures")
     folder: File = Field(Path("runs/denoiser"), description="The run's folder: checkpoints, log and the denoiser")
     resume: bool = Field(False, description="Go on where the run in this folder stopped")
+    start: str | None = Field(None, description="Weights to begin with: default, or a denoiser file; none begins anew")
     crop: int = Field(96, ge=16, le=4096, multiple_of=16, description="Side of a training crop in pixels")
     validation: float = Field(0.1, ge=0, lt=1, description="Share of the pictures kept for validation")
     cache: str = Field(

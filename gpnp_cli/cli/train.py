@@ -6,6 +6,7 @@ from .options import RUN_FLAGS, Call, Flag, command
 FLAGS = (
     Flag(("--output", "-o"), "folder", "Input/Output", "FOLDER"),
     Flag(("--resume",), "resume", "Input/Output"),
+    Flag(("--start",), "start", "Input/Output", "default|FILE"),
     Flag(("--tensorboard",), "tensorboard", "Output style"),
     Flag(("--steps",), "plan.steps", "Training", "N"),
     Flag(("--minutes",), "plan.minutes", "Training", "M"),

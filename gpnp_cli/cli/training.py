@@ -24,10 +24,11 @@ import torch.distributed as dist
 
 from .. import __version__, build
 from .. import config as cfg
-from ..errors import EnvironmentProblem, UsageError
+from ..denoisers.unet import load_default
+from ..errors import EnvironmentProblem, InputError, UsageError
 from ..imageio import read_picture, write_atomic
 from ..inputs import Input, expand_inputs
-from ..training.checkpoint import load_state, save_denoiser, save_state
+from ..training.checkpoint import load_denoiser, load_state, save_denoiser, save_state
 from ..training.data import Augmentation, CropSource, centre_crops, held_out
 from ..training.loop import Plan, Progress, Trainer
 from ..training.loss import SigmaLaw
@@ -201,9 +202,10 @@ class Run:
         self.fixed = {key: value for key, value in plain(config).items() if key not in FREE}
         self.fixed |= {"processes": world, "files_sha256": pictures.facts["files_sha256"]}
         self.psnr: dict[str, float] = {}  # of the last validation
+        self.start: dict | None = None  # what the weights it began with had seen
         if state is not None:
             self._refuse_changes(state[1])
-            self.psnr = state[1].get("psnr", {})
+            self.psnr, self.start = state[1].get("psnr", {}), state[1].get("start")
 
     def _refuse_changes(self, rest: dict) -> None:
         """What a step computes must not change in the middle of a run; the first difference is named."""
@@ -246,6 +248,13 @@ class Run:
         if self.state is not None:
             trainer.load_state_dict(*self.state)
             self.state = None  # it is as large as the trainer
+        elif config.start is not None:
+            try:
+                denoiser = load_default() if config.start == "default" else load_denoiser(config.start)
+                trainer.start_from(denoiser)
+            except InputError as error:  # not one of the pictures
+                raise EnvironmentProblem(error.message, error.hint) from error
+            self.start = {key: denoiser.metadata.get(key) for key in ("images", "data", "start")}
         return trainer
 
     def _tell(self, rejected: list[tuple[Path, str]]) -> None:
@@ -325,7 +334,8 @@ class Run:
         if not self.first:
             return
         tensors, rest = trainer.state_dict()
-        save_state(self.folder / "state.safetensors", tensors, {**rest, "settings": self.fixed, "psnr": self.psnr})
+        known = {"settings": self.fixed, "psnr": self.psnr, "start": self.start}
+        save_state(self.folder / "state.safetensors", tensors, {**rest, **known})
         metadata = {
             "architecture": trainer.architecture,
             "sigma_range": [self.plan.sigma.low, self.plan.sigma.high],
@@ -336,6 +346,7 @@ class Run:
             "seed": trainer.seed,
             "psnr": self.psnr,
             "data": self.data,
+            "start": self.start,
             "gpnp": __version__,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }

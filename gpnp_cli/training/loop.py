@@ -255,6 +255,17 @@ class Trainer:
             result[f"{sigma * 255:g}"] = float(torch.cat(scores).mean())
         return result
 
+    def start_from(self, denoiser: NetworkDenoiser) -> None:
+        """Begin with a trained denoiser's weights; raises `InputError` where its network is another."""
+        for module in (self.model, self.ema):
+            try:
+                load_weights(module, {key: value.float() for key, value in denoiser.model.state_dict().items()})
+            except InputError as error:
+                raise InputError(
+                    f"the weights to start from do not fit ({error.message})",
+                    hint="the network.* keys must be those they were trained with; they are in the file's metadata",
+                ) from error
+
     def state_dict(self) -> tuple[dict[str, Tensor], dict]:
         """Tensors and a JSON-able rest: with the plan and the data, all that the next step needs."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}

@@ -229,6 +229,27 @@ def test_a_finished_run_says_so_and_more_steps_go_on(straight, pictures, tmp_pat
     assert metadata(folder / "denoiser.safetensors")["steps"] == 5
 
 
+def test_a_run_can_start_from_trained_weights(straight, pictures, tmp_path):
+    trained = straight / "denoiser.safetensors"
+    still = ["--steps", 1, "--set", "plan.learning_rate=1e-30"]  # a step that changes nothing shows what it began with
+    code, _, err = run(pictures, "-o", tmp_path / "on", *SMALL, "--start", trained, *still)
+    assert code == 0, err
+    before, after = load_file(trained), load_file(tmp_path / "on" / "denoiser.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    known = metadata(tmp_path / "on" / "denoiser.safetensors")
+    assert known["steps"] == 1 and known["start"]["images"] == metadata(trained)["images"]
+    assert run("-o", tmp_path / "on", "--resume", "--steps", 2)[0] == 0
+    assert metadata(tmp_path / "on" / "denoiser.safetensors")["start"] == known["start"]
+
+
+def test_weights_of_another_network_are_refused(straight, pictures, tmp_path):
+    trained, other = straight / "denoiser.safetensors", ["--set", "network.widths=[8,16]"]
+    code, _, err = run(pictures, "-o", tmp_path / "run", *SMALL, *other, "--start", trained, "--steps", 1)
+    assert code == 3 and "weights to start from do not fit" in err and not (tmp_path / "run").exists()
+    code, _, err = run(pictures, "-o", tmp_path / "run", *SMALL, "--start", tmp_path / "none", "--steps", 1)
+    assert code == 3 and "none: no such file" in err
+
+
 def test_a_run_is_not_overwritten_unless_forced(straight, pictures, tmp_path):
     before = weights(straight)
     code, _, err = run(pictures, "-o", straight, *SMALL)
@@ -341,8 +362,9 @@ def test_tensorboard_without_the_package_is_an_environment_problem(pictures, tmp
     assert code == 3 and "gpnp[log]" in err and not (tmp_path / "run").exists()
 
 
-def test_the_recipe_of_the_shipped_denoiser_is_a_valid_configuration(pictures, tmp_path):
-    recipe = Path(__file__).parents[2] / "configs" / "train-default.yaml"
+@pytest.mark.parametrize("half", ["train-default", "train-default-2"])
+def test_the_recipe_of_the_shipped_denoiser_is_a_valid_configuration(half, pictures, tmp_path):
+    recipe = Path(__file__).parents[2] / "configs" / f"{half}.yaml"
     assert check_file(recipe) == []
     code, out, err = run(pictures, "-o", tmp_path / "run", "-c", recipe, "--dry-run")
     assert code == 0 and "widths: [64, 128, 192, 256]" in out, err
