@@ -132,13 +132,7 @@ def load_drunet(
     name = argument or ("gray" if channels == 1 else "color")
     name = SPELLINGS.get(name.lower(), name)
     path = fetch(PUBLISHED[name], model_dir, offline) if name in PUBLISHED else Path(name).expanduser()
-    model = network_from(read_state_dict(path), path)
-    if channels is not None and channels != model.m_tail.out_channels:
-        raise InputError(
-            f"{path}: a DRUNet for {model.m_tail.out_channels} channels, the pictures have {channels}",
-            hint=f"use drunet:{'gray' if channels == 1 else 'color'}",
-        )
-    return DrunetDenoiser(model, device, dtype, path)
+    return DrunetDenoiser(network_from(read_state_dict(path), path), device, dtype, path)
 
 
 def fetch(file: str, model_dir: str | Path | None = None, offline: bool = False) -> Path:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gpnp_cli.build import build_prior
+from gpnp_cli.config import Model
 from gpnp_cli.denoisers.base import Denoiser
 from gpnp_cli.denoisers.drunet import DRUNet, load_drunet
 from gpnp_cli.errors import EnvironmentProblem, InputError
@@ -157,9 +159,9 @@ def test_wrong_files_name_the_mismatch(tmp_path, change, named):
         load_drunet(3, str(tmp_path / "wrong.pth"))
 
 
-def test_channel_mismatch_is_named_at_loading_and_at_the_call(small_file):
-    with pytest.raises(InputError, match="for 3 channels"):
-        load_drunet(1, str(small_file))
+def test_channel_mismatch_concerns_that_picture_only(small_file):
+    with pytest.raises(InputError, match="is for colour pictures, this one is grey"):
+        build_prior(Model(denoiser=f"drunet:{small_file}"), 1, torch.device("cpu"), torch.float32)
     with pytest.raises(InputError, match="3-channel pictures, this one has 1"):
         load_drunet(None, str(small_file))(torch.zeros(1, 1, 8, 8), 0.1)
 
