@@ -1,8 +1,8 @@
 """One sampler, several priors: three samples of a filled rectangle each, all parameters the same.
 
-    python benchmarks/priors.py sample_images/harbour.png --denoisers bm3d default --out docs/priors.png
+    python benchmarks/priors.py sample_images/harbour.png --side 160 --denoisers bm3d default --out docs/priors.png
 
-IMAGE is intact; the rectangle is a quarter of each side. beta = 1/4, r = 1.3 and the schedule are those given by
+IMAGE is intact; its central square is used, the rectangle is a quarter of each side. beta = 1/4, r = 1.3 and the schedule are those given by
 --preset for every prior. Restorations that exist in --cache are taken from there, since BM3D needs minutes each.
 """
 
@@ -38,16 +38,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path("runs/priors"))
     parser.add_argument("--out", type=Path, required=True, help="a PNG; the table goes beside it as .md")
+    parser.add_argument("--side", type=int, default=256)
     args = parser.parse_args()
+    args.cache.mkdir(parents=True, exist_ok=True)
+    with Image.open(args.image) as opened:
+        left, top = ((length - args.side) // 2 for length in opened.size)
+        square = args.cache / args.image.name
+        opened.convert("RGB").crop((left, top, left + args.side, top + args.side)).save(square)
     lines = [header(), "", "| prior | PSNR of the three samples in dB | of their mean |", "|---|---|---|"]
     sheets = []
     for denoiser in args.denoisers:
-        found = restore(args.image, denoiser, args.preset, args.cache, args.seed)
+        found = restore(square, denoiser, args.preset, args.cache, args.seed)
         scores, folder = found["metrics"], found["folder"]
         samples = sorted(folder.glob("*.sample-*.png"))
         single = [scores[f"sample-{k:02}"]["psnr"] for k in range(1, len(samples) + 1)]
         lines.append(f"| {denoiser} | {', '.join(f'{v:.2f}' for v in single)} | {scores['mean']['psnr']:.2f} |")
-        tiles = [Tile("truth", read_picture(args.image).pixels)]
+        tiles = [Tile("truth", read_picture(square).pixels)]
         for k, path in enumerate(samples, start=1):
             tiles.append(Tile(f"sample {k}", read_picture(path).pixels, f"{single[k - 1]:.2f} dB"))
         height, width = tiles[0].pixels.shape[1:]

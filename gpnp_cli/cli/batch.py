@@ -188,14 +188,17 @@ class Batch:
     def _run(self, restore, identity, describe: dict[str, Any]) -> int:
         started = time.monotonic()
         code = 0
-        with self.report.files(len(self.jobs)):
-            for number, job in enumerate(self.jobs, start=1):
-                self.report.start(number, len(self.jobs), job.input.path.name)
-                self.tried.add(str(job.input.path))
-                code = max(code, self._attempt(job, restore, identity, describe))
-                if code and self.config.run.fail_fast:
-                    break
-        self._finish(time.monotonic() - started)
+        try:
+            with self.report.files(len(self.jobs)):
+                for number, job in enumerate(self.jobs, start=1):
+                    self.report.start(number, len(self.jobs), job.input.path.name)
+                    code = max(code, self._attempt(job, restore, identity, describe))
+                    self.tried.add(str(job.input.path))
+                    if code and self.config.run.fail_fast:
+                        break
+        finally:  # an interrupted batch lists its failures, too
+            failures = self._list_failures()
+        self._finish(time.monotonic() - started, failures)
         return code
 
     def _attempt(self, job: Job, restore, identity, describe: dict[str, Any]) -> int:
@@ -365,8 +368,8 @@ class Batch:
         self.report.finished("failed")
         self.report.result(record)
 
-    def _finish(self, seconds: float) -> None:
-        """The failure lists (for `@failures.jsonl`), what to do with them, and the JSON summary."""
+    def _list_failures(self) -> Path:
+        """Bring the failure lists (for `@failures.jsonl`) up to date; returns this run's."""
         shard = self.config.run.shard
         name = f"failures.{shard.replace('/', '-of-')}.jsonl" if shard else "failures.jsonl"
         folder = self.config.output.output
@@ -374,6 +377,10 @@ class Batch:
             folder = folder.parent
         path = folder / name
         self._update_failures(folder, path)
+        return path
+
+    def _finish(self, seconds: float, path: Path) -> None:
+        """What to do with the failures listed in `path`, and the JSON summary."""
         if self.failures and len(self.jobs) > 1:
             self.report.note(f"gpnp: {len(self.failures)} of {len(self.jobs)} inputs failed; retry them with @{path}")
         if self.report.as_json:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from gpnp_cli import imageio
+from gpnp_cli.cli import batch
 from gpnp_cli.cli.batch import config_hash, in_shard, plan
 from gpnp_cli.config import dump, resolve
 from gpnp_cli.errors import UsageError
@@ -171,6 +172,21 @@ def test_failures_are_retried_and_struck_off(gpnp, draw):
     draw("in/b.png")
     assert gpnp.inpaint("@gpnp_out/failures.jsonl", *MEAN).code == 0
     assert not failures.exists()
+
+
+def test_an_interrupted_batch_lists_what_failed_until_then(gpnp, three, monkeypatch):
+    read = batch.read_picture
+
+    def interrupted(path, *limits):
+        if path.name == "c.png":
+            raise KeyboardInterrupt
+        return read(path, *limits)
+
+    monkeypatch.setattr(batch, "read_picture", interrupted)
+    code, out, _ = gpnp.inpaint("missing.png", "a.png", "c.png", *MEAN)
+    assert (code, out) == (130, paths("a"))
+    records = [json.loads(line) for line in Path("gpnp_out/failures.jsonl").read_text().splitlines()]
+    assert [record["input"] for record in records] == ["missing.png"]
 
 
 def test_fail_fast_stops(gpnp, three):
