@@ -15,6 +15,7 @@ from machine import header
 
 from gpnp_cli import build
 from gpnp_cli.config import Model
+from gpnp_cli.denoisers.base import Denoiser
 from gpnp_cli.imageio import read_picture
 from gpnp_cli.metrics import psnr
 from gpnp_cli.samplers.rng import generator
@@ -24,6 +25,29 @@ PUBLISHED = {  # dB at sigma * 255 = 15, 25, 50
     "set12": {"BM3D": (32.37, 29.97, 26.72), "DnCNN": (32.86, 30.44, 27.18), "DRUNet": (33.25, 30.94, 27.90)},
 }
 SIGMAS = (15 / 255, 25 / 255, 50 / 255)
+
+
+ENDS = """Both ends of the range. At sigma 0.002 the output must stay near the input: rms distance moved, and what
+is left of the noise, both over sigma. At sigma 2 nothing but the average colour can be known: PSNR of the output, and
+of the whole set's mean colour in its place, in dB."""
+
+
+def ends(name: str, denoiser: Denoiser, pictures: list[np.ndarray], device: torch.device) -> str:
+    """A row on how the denoiser behaves at sigma 0.002 and 2."""
+    mean = np.mean([truth.mean((1, 2)) for truth in pictures], axis=0)[:, None, None]
+    moved, left, far, flat = [], [], [], []
+    with torch.inference_mode():
+        for i, truth in enumerate(pictures):
+            x, noise = torch.from_numpy(truth), torch.randn(truth.shape, generator=generator(0, i))
+            y = x + 0.002 * noise
+            out = denoiser(y[None].to(device), 0.002)[0].cpu().numpy()
+            moved.append(np.square(out - y.numpy()).mean())
+            left.append(np.square(out - truth).mean())
+            out = denoiser((x + 2 * noise)[None].to(device), 2.0)[0].cpu().numpy()
+            far.append(psnr(out, truth))
+            flat.append(psnr(np.broadcast_to(mean, truth.shape), truth))
+    near = [np.sqrt(np.mean(values)) / 0.002 for values in (moved, left)]
+    return f"| {name} | {near[0]:.2f} | {near[1]:.2f} | {np.mean(far):.2f} | {np.mean(flat):.2f} |"
 
 
 def main() -> None:
@@ -45,6 +69,7 @@ def main() -> None:
         "",
     ]
     lines += [f"| set | denoiser | {' | '.join(names)} | largest bias |", "|---|---|" + "---|" * (len(names) + 1)]
+    lines_of_ends: list[str] = []
     for folder in args.folders:
         for name, row in PUBLISHED.get(folder.name, {}).items():
             lines.append(
@@ -65,9 +90,18 @@ def main() -> None:
                     scores[i, j], bias[i, j] = psnr(out, truth), (out - truth).mean()
         worst = np.abs(bias.mean(0)).max()
         lines.append(
-            f"| {folder.name} ({len(paths)}) | {args.denoiser} | {' | '.join(f'{v:.2f}' for v in scores.mean(0))} | {255 * worst:.2f}/255 |"
+            f"| {folder.name} ({len(paths)}) | {Path(args.denoiser).name} | {' | '.join(f'{v:.2f}' for v in scores.mean(0))} | {255 * worst:.2f}/255 |"
         )
         print(lines[-1], flush=True)
+        lines_of_ends.append(ends(folder.name, denoiser, [read_picture(path).pixels for path in paths], device))
+    lines += [
+        "",
+        ENDS,
+        "",
+        "| set | 0.002: moved | left | 2: output | mean colour |",
+        "|---|---|---|---|---|",
+        *lines_of_ends,
+    ]
     text = "\n".join(lines) + "\n"
     print(text)
     if args.out:

@@ -1,8 +1,8 @@
 """Short trainings that differ in one choice each: what the recipe of the shipped denoiser rests on.
 
-    python benchmarks/recipe.py FOLDER --minutes 4 --out runs/recipe.md
+    python benchmarks/recipe.py FOLDER --steps 600 --out runs/recipe.md
 
-Each variant trains anew for the same time with configs/train-default.yaml and one change; the score is the PSNR on
+Each variant trains anew for as many pixels as the others, with configs/train-default.yaml and one change; the score is the PSNR on
 the run's own held-out pictures (of FOLDER, at sigma * 255 = 15, 25, 50). Short runs favour what learns fast: of two
 variants that are close, nothing is shown about long runs. Runs that are finished are not repeated.
 """
@@ -34,10 +34,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def train(folder: Path, name: str, minutes: float, cache: Path) -> dict:
+def train(folder: Path, name: str, steps: int, cache: Path) -> dict:
     """The last report with a validation of a finished run."""
     run = cache / "".join(c if c.isalnum() else "-" for c in name)
-    sets = [*SMALL, f"plan.minutes={minutes}", *VARIANTS[name]]
+    sets = [*SMALL, f"plan.steps={steps}", "plan.minutes=null", *VARIANTS[name]]
     options = [part for item in sets for part in ("--set", item)]
     command = [sys.executable, "-m", "gpnp_cli", "train-denoiser", str(folder), "-c", str(CONFIG), "-o", str(run)]
     subprocess.run([*command, *options, "--resume", "-q"], check=True, stdout=subprocess.DEVNULL)
@@ -48,14 +48,14 @@ def train(folder: Path, name: str, minutes: float, cache: Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=4)
+    parser.add_argument("--steps", type=int, default=600, help="of 12 crops of 96x96")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--cache", type=Path, default=Path("runs/recipe"))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     lines = [header(), "", "| variant | steps | PSNR at 15 | 25 | 50 |", "|---|---|---|---|---|"]
     for name in args.variants:
-        report = train(args.folder, name, args.minutes, args.cache)
+        report = train(args.folder, name, args.steps, args.cache)
         lines.append(f"| {name} | {report['step']} | {' | '.join(f'{v:.2f}' for v in report['psnr'].values())} |")
         print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"
