@@ -1,7 +1,8 @@
 """Gibbs energies u(x) over images; the law drawn from is p(x) proportional to exp(-u(x) / T).
 
 An energy is any callable `(N, C, H, W) -> (N,)`. The grid energies below also offer what single-site
-sweeps need: the legal values, the energy between two neighbours and a symmetric proposal. are stored as float32 like every other image: -1, 1 (Ising), 0 .. q-1 (Potts).
+sweeps need: the legal values, the energy between two neighbours and a symmetric proposal. Labels
+are stored as float32 like every other image: -1, 1 (Ising), 0 .. q-1 (Potts).
 """
 
 import difflib
@@ -13,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -292,16 +294,7 @@ def _options(name: str, text: str) -> dict:
 
 def load_energy(path: Path, function: str) -> Energy:
     """The callable `function` of the Python file `path` (which is executed); what it raises becomes an `InputError`."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such energy file", hint="write FILE.py:function with the path of a Python file")
-    spec = importlib.util.spec_from_file_location(f"gpnp_energy_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look their module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises, it is theirs to mend
-        raise InputError(f"{path}: {type(error).__name__}: {error}", hint="mend the energy file") from error
-    energy = getattr(module, function, None)
+    energy = getattr(load_module(path, "energy"), function, None)
     if not callable(energy):
         raise InputError(f"{path}: no function '{function}'", hint=f"write {path}:NAME for a function it defines")
 
@@ -314,3 +307,17 @@ def load_energy(path: Path, function: str) -> Energy:
             raise InputError(message, hint="mend the energy file") from error
 
     return guarded
+
+
+def load_module(path: Path, what: str) -> ModuleType:
+    """The user's Python file `path`, executed; `what` it holds is named in the `InputError`s."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such {what} file", hint="write FILE.py:NAME with the path of a Python file")
+    spec = importlib.util.spec_from_file_location(f"gpnp_{what}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises, it is theirs to mend
+        raise InputError(f"{path}: {type(error).__name__}: {error}", hint=f"mend the {what} file") from error
+    return module

@@ -43,13 +43,20 @@ class Gpnp:
         return State(self.model.generate(v, gamma, rng, self.exact)), Info(x0, 1)
 
     def finish(self, state: State, sigma: float) -> tuple[State, Info]:
-        """Remove the noise of level `sigma` that the last state carries: Tweedie's step, then the data's.
+        """Remove the noise of level `sigma` that the last state carries."""
+        return remove_noise(self.denoiser, self.model, state, sigma, math.sqrt(self.beta) * sigma)
 
-        The state's unobserved pixels are the picture plus noise of std sigma; E[X | state] is what is shown.
-        """
-        x0 = self.denoiser(state.x, sigma)
-        x = x0 if self.model is None else self.model.prox(x0, math.sqrt(self.beta) * sigma)
-        return State(x), Info(x0, 1)
+
+def remove_noise(
+    denoiser: Denoiser, model: ForwardModel | None, state: State, sigma: float, gamma: float
+) -> tuple[State, Info]:
+    """Tweedie's step, then the data's, which ends a chain that has reached noise level `sigma`.
+
+    The state's unobserved pixels are the picture plus noise of std sigma; E[X | state] is what is shown.
+    """
+    x0 = denoiser(state.x, sigma)
+    x = x0 if model is None else model.prox(x0, gamma)
+    return State(x), Info(x0, 1)
 
 
 def tracking_r(sigmas: Sequence[float], beta: float) -> float:

@@ -7,6 +7,7 @@ of a grid energy once, sites that do not touch each other at the same time.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError, UsageError
 from .base import State
-from .energies import Energy, Ising, PairwiseGrid, check_temperature, energy_name, evaluate, evaluate_start
+from .energies import Energy, Ising, PairwiseGrid, check_temperature, energy_name, evaluate, evaluate_start, load_module
 from .rng import ChainRng
 
 
@@ -347,3 +348,30 @@ def _unpack(black: Tensor, white: Tensor, like: Tensor) -> Tensor:
     x[:, 0, 0::2, 0::2], x[:, 0, 0::2, 1::2] = black[:, 0::2].to(x.dtype), white[:, 0::2].to(x.dtype)
     x[:, 0, 1::2, 1::2], x[:, 0, 1::2, 0::2] = black[:, 1::2].to(x.dtype), white[:, 1::2].to(x.dtype)
     return x
+
+
+def parse_proposal(text: str, step: float) -> Proposal:
+    """The proposal that `text` names: `walk`, `log-walk` (both of std `step`), `independent:MEAN,STD` or `FILE.py:NAME`.
+
+    A file is the user's own code and is executed; NAME is a proposal, or a class or function that makes one of `step`.
+    Raises `UsageError` for an unknown name or bad numbers, `InputError` for a file that does not load.
+    """
+    name, _, rest = text.partition(":")
+    if name in ("walk", "log-walk") and not rest:
+        return {"walk": GaussianWalk, "log-walk": LogWalk}[name](step)
+    if name == "independent":
+        try:
+            mean, std = (float(part) for part in rest.split(","))
+            if math.isfinite(mean) and 0 < std < math.inf:
+                return IndependentNormal(mean, std)
+        except ValueError:
+            pass
+        raise UsageError(f"proposal '{text}' is not independent:MEAN,STD", hint="e.g. independent:0.5,0.25")
+    path, _, name = text.rpartition(":")
+    if not path.endswith(".py"):
+        raise UsageError(f"unknown proposal '{text}'", hint="known: walk, log-walk, independent:MEAN,STD, FILE.py:NAME")
+    found = getattr(load_module(Path(path), "proposal"), name, None)
+    proposal = found(step) if callable(found) else found
+    if not (hasattr(proposal, "propose") and hasattr(proposal, "log_density")):
+        raise InputError(f"{path}: '{name}' is no proposal", hint="it needs propose(x, rng) and log_density(w, x)")
+    return proposal

@@ -8,3 +8,9 @@ def geometric(sigma_max: float, sigma_min: float, n: int) -> tuple[float, ...]:
     if n == 1:
         return (sigma_min,)
     return (*(sigma_max * (sigma_min / sigma_max) ** (k / (n - 1)) for k in range(n - 1)), sigma_min)
+
+
+def power(sigma_max: float, sigma_min: float, n: int, rho: float = 7.0) -> tuple[float, ...]:
+    """n levels whose rho-th roots are evenly spaced (Karras et al. 2022, eq. 5); for large rho nearly `geometric`."""
+    top, bottom = (level ** (1 / rho) for level in geometric(sigma_max, sigma_min, 2))
+    return (*((top + k / (n - 1) * (bottom - top)) ** rho for k in range(n - 1)), sigma_min)
