@@ -10,9 +10,10 @@ from torch.fft import irfft2, rfft2
 
 from .base import LinearOperator, conjugate_gradient
 
-# Where to stop conjugate gradients: with sigma_y = 0.01 a draw is then off by 0.2 % of its standard deviation for
-# gamma = 0.05 (9 steps) and less below; by 3 % for gamma = 0.25 (20 steps), which the chain forgets.
-TOLERANCE = 1e-3
+# Where to stop conjugate gradients. What a draw is then off by, relative to its prior standard deviation gamma, with
+# sigma_y = 0.01 and kernels of 9 to 27 pixels: 1.5 % for gamma = 0.25 (7 steps), 0.1 % for 0.05 (3 steps), 0.01 % for
+# 0.01 (1 step). Large gammas, whose draws the chain forgets, are those of its first iterations.
+TOLERANCE = 3e-2
 CG_STEPS = 200
 
 
@@ -62,70 +63,112 @@ class CircularBlur(LinearOperator):
 class Blur(LinearOperator):
     """A x = crop(h * x): a camera's blur, in which unknown pixels beyond the frame take part.
 
-    `y_shape` `(C, H, W)`, x is `(C, H + kh - 1, W + kw - 1)`: all pixels that y sees (valid convolution).
-    `crop` cuts the frame of y out of x; `extend` continues it by its outermost pixels. `tolerance` is that of the prox, see `conjugate_gradient`.
+    `y_shape` `(C, H, W)`, x is `(C, H + kh - 1, W + kw - 1)`: all pixels that y sees (valid convolution). `crop` cuts
+    the frame of y out of x; `extend` continues it by its outermost pixels. `tolerance` is that of the prox. With
+    `scale` above 1, y holds the `first`-th of every `scale` pixels of the frame along each side: see `SuperResolve`.
     """
 
-    def __init__(self, kernel: Tensor, y_shape: tuple[int, int, int], tolerance: float = TOLERANCE) -> None:
-        channels, height, width = y_shape
-        kh, kw = kernel.shape
-        top, left = (kh - 1) // 2, (kw - 1) // 2
-        self.tolerance = tolerance
-        self.y_shape, self.x_shape = y_shape, (channels, height + kh - 1, width + kw - 1)
-        self.frame = (..., slice(top, top + height), slice(left, left + width))
-        self.observed, self.share = self.frame, 1.0  # the pixels of h * x that y holds, and their share of the frame
-        # nothing that wraps around the larger torus reaches the frame
-        self.circular = CircularBlur(kernel, self.x_shape)
+    def __init__(
+        self,
+        kernel: Tensor,
+        y_shape: tuple[int, int, int],
+        tolerance: float = TOLERANCE,
+        scale: int = 1,
+        first: int = 0,
+    ) -> None:
+        channels, *sides = y_shape
+        margins = [side - 1 for side in kernel.shape]
+        lead = [margin // 2 for margin in margins]
+        self.tolerance, self.scale, self.y_shape = tolerance, scale, y_shape
+        self.x_shape = (channels, *(scale * side + margin for side, margin in zip(sides, margins, strict=True)))
+        self.frame = (..., *(slice(a, a + scale * side) for a, side in zip(lead, sides, strict=True)))
+        # x lies in the corner of a torus whose size the FFT likes: nothing that wraps around reaches the frame
+        coarse = [_fft_size(-(-side // scale)) for side in self.x_shape[1:]]
+        self.torus = tuple(scale * side for side in coarse)
+        self.circular = CircularBlur(kernel, (channels, *self.torus))
+        # every scale-th pixel of the torus is a grid of its own: which ones, and which of these y holds
+        starts = [a + first for a in lead]
+        self.grid = (..., *(slice(start % scale, None, scale) for start in starts))
+        self.observed = (..., *(slice(a // scale, a // scale + n) for a, n in zip(starts, sides, strict=True)))
+        seen = torch.zeros(coarse, dtype=torch.bool)
+        seen[self.observed] = True
+        self._unseen = (~seen).flatten().nonzero()[:, 0]
+        correlation = irfft2(_power(self.circular._spectrum), s=self.torus)  # A A^T without the cropping
+        self._gram = rfft2(correlation[::scale, ::scale]).real.clamp_min(0)
 
     def crop(self, x: Tensor) -> Tensor:
         """The part of `x` `(N, *x_shape)` inside the frame."""
         return x[self.frame]
 
-    def extend(self, x: Tensor) -> Tensor:
+    def extend(self, y: Tensor) -> Tensor:
         """A frame `(N, C, H, W)` made as large as x by repeating its outermost pixels."""
         rows, columns = self.frame[1:]
         height, width = self.x_shape[1:]
         margins = (columns.start, width - columns.stop, rows.start, height - rows.stop)
-        return F.pad(x, margins, mode="replicate")
+        return F.pad(y, margins, mode="replicate")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.circular.forward(x)[self.observed]
+        blurred = irfft2(self.circular.spectrum(x) * rfft2(x, s=self.torus), s=self.torus)
+        return blurred[self.grid][self.observed]
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.circular.adjoint(self._spread(y))
-
-    def _spread(self, y: Tensor) -> Tensor:
-        """`y` in its place on the torus, zeros elsewhere."""
-        whole = y.new_zeros(y.shape[0], *self.x_shape)
-        whole[self.observed] = y
-        return whole
+        whole = y.new_zeros(*y.shape[:2], *self.torus)
+        whole[self.grid][self.observed] = y
+        return self.circular.adjoint(whole)[..., : self.x_shape[1], : self.x_shape[2]]
 
     def prox(self, v: Tensor, y: Tensor, gamma: float, sigma_y: float) -> Tensor:
-        """Preconditioned conjugate gradients for the step d = x - v: (I + rho A^T A) d = rho A^T (y - A v).
+        """v + rho A^T u with u = (I + rho A A^T)^-1 (y - A v), rho = (gamma / sigma_y)^2 (the Woodbury identity).
 
-        They run on the FFT of d, where the preconditioner 1 + rho |h^|^2 (the same without the cropping) is
-        diagonal and A^T A costs two FFTs. The real FFT is scaled to keep scalar products.
+        On the whole torus, where there is no frame, I + rho A A^T multiplies frequencies by 1 + rho |h^|^2 (if scale is
+        1), and u = w - G w with G = rho |h^|^2 / (1 + rho |h^|^2), w being y - A v and, where there are no data, values
+        z that must make u vanish there: z = P G (P^T z + y - A v), P picking them. Conjugate gradients solve this: the
+        unknowns are few, and P (I - G)^-1 P^T nearly inverts I - P G P^T.
         """
         if not sigma_y > 0:
             raise ValueError(f"a blur cannot be inverted exactly: sigma_y must be positive, not {sigma_y}")
-        rho, h, size = (gamma / sigma_y) ** 2, self.circular.spectrum(v), self.x_shape[1:]
-        twice = v.new_full((h.shape[-1],), 2.0).sqrt()  # most columns stand for their mirror image, too
-        twice[0] = 1
-        if size[1] % 2 == 0:
-            twice[-1] = 1
-        to_data, to_image = h / twice, (h.conj() * twice).resolve_conj()
+        rho, unseen = (gamma / sigma_y) ** 2, self._unseen.to(v.device)
+        inverse = 1 + rho * self._gram.to(v)  # of I - G
 
-        def transpose(residual: Tensor) -> Tensor:
-            return torch.view_as_real(to_image * rfft2(self._spread(residual), norm="ortho"))
+        def multiply(w: Tensor, factor: Tensor) -> Tensor:
+            return irfft2(rfft2(w).mul_(factor), s=w.shape[-2:])
 
-        def normal(d: Tensor) -> Tensor:
-            blurred = irfft2(to_data * torch.view_as_complex(d), s=size, norm="ortho")
-            return torch.add(d, transpose(blurred[self.observed]), alpha=rho)
+        def pick(w: Tensor) -> Tensor:
+            return w.flatten(-2)[..., unseen]
 
-        inverse = (1 / (1 + rho * self.share * _power(h)))[..., None]
-        b = rho * transpose(y - self.forward(v))
-        d = conjugate_gradient(normal, b, None, CG_STEPS, self.tolerance, lambda residual: residual * inverse)
-        return v + irfft2(torch.view_as_complex(d) / twice, s=size, norm="ortho")
+        residual = y - self.forward(v)
+        data = v.new_zeros(*residual.shape[:2], *(side // self.scale for side in self.torus))
+        alone = torch.zeros_like(data)  # what P^T makes of z: zero where y has its data
+
+        def spread(z: Tensor, into: Tensor = alone) -> Tensor:
+            into.flatten(-2).index_copy_(-1, unseen, z)
+            return into
+
+        data[self.observed] = residual
+        z = conjugate_gradient(
+            lambda z: z - pick(multiply(spread(z), 1 - 1 / inverse)),
+            pick(multiply(data, 1 - 1 / inverse)),
+            None,
+            CG_STEPS,
+            self.tolerance,
+            lambda z: pick(multiply(spread(z), inverse)),
+        )
+        w = spread(z, data)
+        if self.scale == 1:  # as below, in two FFTs less
+            step = multiply(w, self.circular.spectrum(v).conj() / inverse)
+        else:
+            whole = v.new_zeros(*w.shape[:2], *self.torus)
+            whole[self.grid] = multiply(w, 1 / inverse)
+            step = self.circular.adjoint(whole)
+        return v + rho * step[..., : v.shape[-2], : v.shape[-1]]
+
+
+def _fft_size(n: int) -> int:
+    """The smallest number from `n` on without a prime factor above 7: an FFT of 282 takes four times that of 288."""
+    rest = n
+    for prime in (2, 3, 5, 7):
+        while rest % prime == 0:
+            rest //= prime
+    return n if rest == 1 else _fft_size(n + 1)
 
 
 def _power(h: Tensor) -> Tensor:

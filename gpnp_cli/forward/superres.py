@@ -16,11 +16,7 @@ class SuperResolve(Blur):
     """
 
     def __init__(self, kernel: Tensor, y_shape: tuple[int, int, int], scale: int, tolerance: float = TOLERANCE) -> None:
-        channels, height, width = y_shape
-        super().__init__(kernel, (channels, scale * height, scale * width), tolerance)
-        self.scale, self.y_shape, self.share = scale, y_shape, 1 / scale**2
-        rows, columns = (slice(side.start + (scale - 1) // 2, side.stop, scale) for side in self.frame[1:])
-        self.observed = ..., rows, columns
+        super().__init__(kernel, y_shape, tolerance, scale, (scale - 1) // 2)
 
     def enlarge(self, y: Tensor) -> Tensor:
         """Data `(N, *y_shape)` interpolated to the frame."""

@@ -54,7 +54,7 @@ def test_a_picture_shrunk_by_pillow_comes_back(enlarge, draw, alone, scale, meth
     result = np.asarray(Image.open("gpnp_out/pic.super-resolve.png"), float)
     told, best = manifest()["metrics"], {"gpnp": "mean", "pnp": "estimate"}[method]
     assert {"interpolated", best} <= set(told)
-    assert told[best]["psnr"] == pytest.approx(20 * np.log10(255 / np.sqrt(np.mean((result - truth) ** 2))), abs=0.1)
+    assert told[best]["psnr"] == pytest.approx(20 * np.log10(255 / np.sqrt(np.mean((result - truth) ** 2))), abs=0.2)
     again = np.asarray(Image.fromarray(result.astype(np.uint8)).resize((32, 24), Image.Resampling.BICUBIC), float)
     inner = slice(3, -3)
     assert np.abs(again - np.asarray(shrunk, float))[inner, inner].max() < 4
