@@ -1,0 +1,54 @@
+"""Where, and whether, a blurred picture says how it was blurred."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SATURATED = 0.995  # of full scale: 254 of 255
+LEAST_STD = 1 / 255  # a picture with less is as good as constant
+LEAST_CORRELATION = 0.25  # of neighbouring pixels: white noise has 0, blurred photographs 0.9 and more
+CLIP = 0.1  # of differences: one hard edge must not count for more than a hundred good ones
+
+
+def neighbour_correlation(y: Tensor) -> float:
+    """The correlation of neighbouring pixels of `y` `(1, 1, H, W)`, mean of both directions; 0 for a constant picture."""
+    centred = y - y.mean()
+    variance = float(centred.square().mean())
+    if variance == 0:
+        return 0.0
+    across = float((centred[..., 1:] * centred[..., :-1]).mean())
+    down = float((centred[..., 1:, :] * centred[..., :-1, :]).mean())
+    return (across + down) / 2 / variance
+
+
+def has_structure(y: Tensor) -> bool:
+    """Whether there is anything in `y` `(1, 1, H, W)`, besides white noise, that could be blurred."""
+    return float(y.std()) >= LEAST_STD and neighbour_correlation(y) >= LEAST_CORRELATION
+
+
+def unsaturated(y: Tensor, reach: int) -> Tensor:
+    """Which pixels of `y` `(1, C, H, W)` hold what the lens gave: `(H, W)`, false where any channel is clipped.
+
+    Deep inside a clipped area, further than `reach` pixels from anything else, blurring changes nothing: such pixels
+    may stay.
+    """
+    clipped = (y >= SATURATED).any(1, keepdim=True).float()
+    if not bool(clipped.any()):
+        return torch.ones(y.shape[-2:], dtype=torch.bool, device=y.device)
+    inside = -F.max_pool2d(-clipped, 2 * reach + 1, stride=1, padding=reach)
+    return (clipped == 0)[0, 0] | (inside == 1)[0, 0]
+
+
+def richest_window(y: Tensor, known: Tensor, side: int) -> tuple[slice, slice]:
+    """The window of `side` pixels (less where the picture ends) with the most edges: their differences, clipped, summed.
+
+    `y` `(1, 1, H, W)`; pixels that are not `known` `(H, W)` do not count.
+    """
+    height, width = (min(side, length) for length in y.shape[-2:])
+    edges = torch.zeros_like(y)
+    edges[..., 1:] += (y[..., 1:] - y[..., :-1]).abs().clamp(max=CLIP)
+    edges[..., 1:, :] += (y[..., 1:, :] - y[..., :-1, :]).abs().clamp(max=CLIP)
+    sums = F.pad((edges[0, 0] * known).double(), (1, 0, 1, 0)).cumsum(0).cumsum(1)
+    totals = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = divmod(int(totals.argmax()), totals.shape[1])
+    return slice(top, top + height), slice(left, left + width)

@@ -1,0 +1,44 @@
+"""What tells something about a blur, and what does not."""
+
+import torch
+
+from gpnp_cli.forward.informative import has_structure, neighbour_correlation, richest_window, unsaturated
+
+
+def noise(*shape):
+    return torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_noise_and_one_colour_have_no_structure():
+    ramp = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
+    assert not has_structure(torch.full((1, 1, 64, 64), 0.3))
+    assert not has_structure(0.5 + 0.2 * noise(64, 64))
+    assert not has_structure((0.5 + 2 * noise(64, 64)).clamp(0, 1))  # clipped: nearly black and white
+    assert not has_structure(0.5 + 1e-3 * ramp)
+    assert has_structure(ramp + 0.2 * noise(64, 64))
+    assert abs(neighbour_correlation(noise(200, 200))) < 4 / 200
+    assert neighbour_correlation(torch.zeros(1, 1, 5, 5)) == 0
+
+
+def test_the_middle_of_a_saturated_area_may_stay():
+    y = torch.full((1, 3, 20, 30), 0.5)
+    y[:, 1, 4:15, 6:20] = 1
+    known = unsaturated(y, reach=3)
+    assert known.sum() == 20 * 30 - 11 * 14 + 5 * 8
+    assert known[9, 12] and not known[9, 7] and known[0, 0]
+    assert unsaturated(torch.full((1, 1, 5, 5), 0.99), 3).all()
+
+
+def test_the_window_is_where_the_edges_are():
+    y = torch.full((1, 1, 60, 80), 0.5)
+    y[..., 20:40, 50:70] += 0.2 * noise(20, 20)
+    y[..., 5, 5] = 9  # one hard dot counts little
+    known = torch.ones(60, 80, dtype=torch.bool)
+    rows, columns = richest_window(y, known, 24)
+    assert rows.stop - rows.start == columns.stop - columns.start == 24
+    assert rows.start <= 20 and rows.stop >= 40 and columns.start <= 50 and columns.stop >= 70
+    assert richest_window(y, known, 70) == (slice(0, 60), slice(10, 80)) or richest_window(y, known, 70)[0] == slice(
+        0, 60
+    )
+    known[15:45, 45:75] = False
+    assert richest_window(y, known, 24)[1].start < 45
