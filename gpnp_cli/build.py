@@ -1,6 +1,7 @@
 """From configuration to core objects: the only file that knows both."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,16 @@ from .errors import EnvironmentProblem, GpnpError, InputError
 from .forward.base import ForwardModel
 from .forward.interpolate import harmonic, radial_basis
 from .registry import DENOISERS, resolve
+from .samplers.base import Kernel
+from .samplers.diffpir import DiffPir
+from .samplers.diffusion import Edm
+from .samplers.dps import Dps
 from .samplers.gpnp import Gpnp, tracking_r
+from .samplers.langevin import Langevin
 from .samplers.pnp import Pnp
 from .samplers.rng import ChainRng
-from .samplers.schedules import geometric
+from .samplers.schedules import geometric, power
+from .samplers.split_gibbs import SplitGibbs
 from .training.checkpoint import load_denoiser
 
 DOWNLOADED = ("drunet", "ddpm")  # denoisers whose weights may come from the hub
@@ -97,23 +104,66 @@ def build_prior(model: cfg.Model, channels: int, device: torch.device, dtype: to
             f"this one is {kinds.get(channels, channels)}",
             hint="choose another --denoiser",
         )
-    if model.tile != "off" and hasattr(denoiser, "receptive_field"):
+    if model.tile != "off" and getattr(denoiser, "receptive_field", None) is not None:
         denoiser = TiledDenoiser(denoiser, None if model.tile == "auto" else model.tile)
     sha = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
     return Prior(denoiser, path.name if weights == path else model.denoiser, sha)
 
 
 def schedule(sampler: cfg.Sampler, sigma_y: float = 0.0) -> tuple[float, ...]:
-    """The noise levels of a run; those of a point estimate end no lower than the data's noise, as in DPIR."""
+    """The noise levels of a run; those of a point estimate end no lower than the data's noise, as in DPIR.
+
+    `langevin` stays at the lowest: sigma_max is then the noise of the start only.
+    """
+    if sampler.method == "langevin":
+        return (sampler.sigma_min,) * sampler.iterations
     floor = sigma_y if sampler.method == "pnp" else 0.0
     return geometric(max(sampler.sigma_max, floor), max(sampler.sigma_min, floor), sampler.iterations)
 
 
-def kernel(sampler: cfg.Sampler, denoiser: Denoiser, model: ForwardModel) -> Gpnp | Pnp:
-    if sampler.method == "pnp":
-        return Pnp(denoiser, model)
+def kernel(sampler: cfg.Sampler, denoiser: Denoiser, model: ForwardModel) -> Kernel:
+    """The Markov kernel that `sampler.method` names."""
+    exact = sampler.generator == "exact"
+    match sampler.method:
+        case "pnp":
+            return Pnp(denoiser, model)
+        case "langevin" | "annealed-langevin":
+            return Langevin(denoiser, model, sampler.beta)
+        case "dps":
+            return Dps(denoiser, model)
+        case "diffpir":
+            return DiffPir(denoiser, model)
+        case "split-gibbs":
+            return SplitGibbs(denoiser, model, exact=exact)
     r = tracking_r(schedule(sampler), sampler.beta) if sampler.r == "auto" else sampler.r
-    return Gpnp(denoiser, model, sampler.beta, r, sampler.generator == "exact")
+    return Gpnp(denoiser, model, sampler.beta, r, exact)
+
+
+def iterations_for(sampler: cfg.Sampler, nfe: int) -> int:
+    """How many iterations of the configured method take about `nfe` denoiser calls, its last step included."""
+    each = getattr(kernel(sampler, None, None), "calls", 1)
+    return max(1, (nfe - (sampler.final == "denoise")) // each)
+
+
+def drawing_levels(sampler: cfg.SampleSampler) -> tuple[float, ...]:
+    """The noise levels of unconditional draws: Karras' spacing for diffusion, one level for langevin."""
+    held, diffusion = sampler.method == "langevin", sampler.method == "diffusion"
+    lowest = sampler.sigma_min or (0.05 if held else 0.005)
+    n = sampler.iterations or (50 if diffusion else 200)
+    if held:
+        return (lowest,) * n
+    spaced = power if diffusion else geometric
+    return spaced(sampler.sigma_max, lowest, n)
+
+
+def drawing_kernel(sampler: cfg.SampleSampler, denoiser: Denoiser) -> Kernel:
+    """The kernel of unconditional draws from a denoiser's prior."""
+    levels, beta = drawing_levels(sampler), sampler.beta or 0.25
+    if sampler.method == "diffusion":
+        return Edm(denoiser, min(sampler.churn / len(levels), math.sqrt(2) - 1))  # Karras et al. 2022, algorithm 2
+    if sampler.method == "gpnp":
+        return Gpnp(denoiser, None, beta, tracking_r(levels, beta))
+    return Langevin(denoiser, None, beta)
 
 
 def first_states(sampler: cfg.Sampler, y: Tensor, known: Tensor, rng: ChainRng) -> Tensor:

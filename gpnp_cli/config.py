@@ -81,6 +81,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 POINT: dict[str, Any] = {"iterations": 30, "sigma_max": 0.192, "sigma_min": 0.002}
 SINGLE: dict[str, Any] = {"samples": 1, "final": "state"}
 
+# The same for every method that differs from `gpnp`: its own numbers, and what it leaves no choice about.
+METHODS: dict[str, dict[str, Any]] = {
+    "pnp": POINT,
+    "langevin": {"sigma_max": 0.05, "sigma_min": 0.05},
+    "annealed-langevin": {},
+    "dps": {"sigma_max": 2.0},
+    "diffpir": {},
+    "split-gibbs": {"iterations": 20},
+}
+FIXED: dict[str, dict[str, Any]] = {"pnp": SINGLE, "dps": {"final": "state"}, "diffpir": {"final": "state"}}
+
 # what other programs call a key: only for "did you mean"
 SYNONYMS = {
     "steps": "sampler.iterations",
@@ -160,9 +171,11 @@ class Section(BaseModel):
 class Sampler(Section):
     """How samples are drawn."""
 
+    methods: ClassVar[dict[str, dict[str, Any]]] = METHODS
+
     samples: int = Field(3, ge=1, le=10_000, description="Independent posterior samples per picture")
-    method: Literal["gpnp", "pnp"] = Field(
-        "gpnp", description="Samples (gpnp), or one sharp estimate by half-quadratic splitting (pnp)"
+    method: Literal["gpnp", "pnp", "langevin", "annealed-langevin", "dps", "diffpir", "split-gibbs"] = Field(
+        "gpnp", description="What draws the samples; or one sharp estimate by half-quadratic splitting (pnp)"
     )
     preset: Literal["balanced", "calibrated", "published"] = Field(
         "balanced",
@@ -195,8 +208,9 @@ class Sampler(Section):
         given = {key: value for key, value in values.items() if value is not None}
         preset = given.get("preset", cls.model_fields["preset"].default)
         numbers = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
-        if given.get("method") == "pnp":
-            numbers, given = numbers | POINT, given | SINGLE
+        method = given.get("method")
+        if isinstance(method, str):
+            numbers, given = numbers | cls.methods.get(method, {}), given | FIXED.get(method, {})
         return {**{key: numbers[key] for key in numbers if _by_preset(cls.model_fields[key])}, **given}
 
     @model_validator(mode="after")
@@ -212,6 +226,9 @@ class Sampler(Section):
 
 class DeblurSampler(Sampler):
     """How samples are drawn."""
+
+    # DPIR takes 8 calls for circular blur; real borders, whose outside is unknown, gain by a few more.
+    methods: ClassVar[dict[str, dict[str, Any]]] = METHODS | {"pnp": POINT | {"iterations": 12}}
 
     init: Literal["noise", "observed"] = Field(
         "observed", description="First state: noise around mid-grey, or around the blurred picture"
@@ -259,13 +276,13 @@ class Output(Destination):
     """What is written, and where."""
 
     save: Annotated[
-        tuple[Literal["mean", "samples", "std", "sheet"], ...],
+        tuple[Literal["mean", "samples", "std", "sheet", "trace"], ...],
         Field(min_length=1),
         BeforeValidator(_split),
         AfterValidator(_distinct),
     ] = Field(
         ("mean", "samples", "std", "sheet"),
-        description="Pictures to write: posterior mean, samples, standard deviation, contact sheet",
+        description="What to write: posterior mean, samples, standard deviation, contact sheet, chains' trace",
     )
     raw: Literal["none", "tif", "npy"] = Field(
         "none", description="Also write the standard deviation as floating-point numbers in this format"
@@ -356,6 +373,87 @@ class DeblurConfig(Restoration):
     sampler: DeblurSampler = Field(default_factory=DeblurSampler)
 
 
+class Search(Section):
+    """How the blur kernel is looked for."""
+
+    iterations: int = Field(
+        12, ge=1, le=10_000, description="Steps of GPnP-EM, one denoiser call each, after the search by edges"
+    )
+    chains: int = Field(1, ge=1, le=64, description="Chains that share a kernel")
+    restarts: int = Field(
+        4, ge=1, le=6, description="Searches by edges with other weights, of which the best by a criterion goes on"
+    )
+    crop: int = Field(
+        384,
+        ge=64,
+        le=65_536,
+        description="Side in pixels of the part of a large picture that the kernel is looked for in",
+    )
+    regularise: Annotated[
+        tuple[Literal["none", "l2", "sparse", "connected"], ...],
+        Field(min_length=1),
+        BeforeValidator(_split),
+        AfterValidator(_distinct),
+    ] = Field(
+        ("sparse", "connected"),
+        description="What a kernel should be: small in energy (l2), of few pixels, of one piece",
+    )
+
+
+class BlindOutput(Output):
+    """What is written, and where."""
+
+    save: Annotated[
+        tuple[Literal["mean", "samples", "std", "sheet", "kernel", "strip"], ...],
+        Field(min_length=1),
+        BeforeValidator(_split),
+        AfterValidator(_distinct),
+    ] = Field(
+        ("mean", "samples", "std", "sheet", "kernel", "strip"),
+        description="Files to write: mean, samples, standard deviation, contact sheet, kernel, snapshots",
+    )
+    animation: Literal["none", "gif", "webp"] = Field(
+        "none", description="Also write picture and kernel on their way as an animation"
+    )
+
+
+class BlindDeblurConfig(Restoration):
+    """Settings of `gpnp blind-deblur`."""
+
+    kernel_size: Literal["auto"] | Annotated[int, Field(ge=3, le=501)] = Field(
+        "auto",
+        examples=["auto", "31"],
+        description="Side in pixels of the kernel's window, odd; auto follows the picture's size",
+    )
+    kernel_model: Literal["free", "motion", "gaussian", "disk"] = Field(
+        "free", description="Any kernel, or a straight motion, a Gaussian, a disk"
+    )
+    kernel: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        examples=["motion:15,30", "kernel.png", "kernels.npz:k1"],
+        description="What blurs the picture with --simulate; it is not used to restore it",
+    )
+    noise: Noise = Field(
+        "auto",
+        examples=["auto", "0.01", "2.55/255"],
+        description="Standard deviation of the noise, pixels spanning 0 to 1; auto estimates it",
+    )
+    simulate: bool = Field(False, description="The input is intact: blur it first, and measure the result")
+    reference: File | None = Field(None, description="The true picture, or a folder of them, to measure against")
+    search: Search = Field(default_factory=Search)
+    sampler: DeblurSampler = Field(default_factory=DeblurSampler)
+    output: BlindOutput = Field(default_factory=BlindOutput)
+
+    @model_validator(mode="after")
+    def _middle(self) -> Self:
+        if self.kernel_size != "auto" and self.kernel_size % 2 == 0:
+            size = self.kernel_size
+            raise _clash(
+                f"must be odd, for a kernel has a middle: {size - 1} or {size + 1} instead of {size}", "kernel_size"
+            )
+        return self
+
+
 class SuperResolveConfig(Restoration):
     """Settings of `gpnp super-resolve`."""
 
@@ -403,7 +501,9 @@ class DenoiseConfig(Section):
 class Network(Section):
     """The network to train."""
 
-    architecture: Literal["unet"] = Field("unet", description="Kind of network")
+    architecture: Literal["unet", "attention-unet"] = Field(
+        "unet", description="For pictures of any size (unet), or for whole pictures of one size (attention-unet)"
+    )
     channels: Literal[1, 3] = Field(3, description="3 for colour (grey pictures work, too), 1 for grey only")
     widths: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=8)] = Field(
         (64, 128, 192, 256), description="Channels per level, the first at half the picture's resolution"
@@ -413,6 +513,27 @@ class Network(Section):
     )
     embedding: int = Field(64, ge=1, le=4096, description="Size of the noise level's embedding")
     sigma_data: float = Field(0.25, gt=0, le=10, description="Standard deviation of pixel values, for scaling")
+    attention: Annotated[int, Field(ge=0, le=8)] | None = Field(
+        None, description="Lowest levels that have self-attention, for attention-unet only, where null is 2"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """What an architecture's options are when they are not given."""
+        if isinstance(values, Mapping) and values.get("architecture") == "attention-unet":
+            return {**values, "attention": 2 if values.get("attention") is None else values["attention"]}
+        return values
+
+    @model_validator(mode="after")
+    def _attentive(self) -> Self:
+        if self.attention is not None and self.architecture == "unet":
+            raise _clash("attention is an option of architecture attention-unet, not of unet", "attention")
+        if (self.attention or 0) > len(self.widths):
+            raise _clash(
+                f"attention in {self.attention} levels, but widths has {len(self.widths)}", "attention", "widths"
+            )
+        return self
 
     @model_validator(mode="after")
     def _levels(self) -> Self:
@@ -488,7 +609,9 @@ class TrainConfig(Section):
     folder: File = Field(Path("runs/denoiser"), description="The run's folder: checkpoints, log and the denoiser")
     resume: bool = Field(False, description="Go on where the run in this folder stopped")
     start: str | None = Field(None, description="Weights to begin with: default, or a denoiser file; none begins anew")
-    crop: int = Field(96, ge=16, le=4096, multiple_of=16, description="Side of a training crop in pixels")
+    crop: int = Field(
+        96, ge=16, le=4096, multiple_of=16, description="Side in pixels of a training crop, or of a whole picture"
+    )
     validation: float = Field(0.1, ge=0, lt=1, description="Share of the pictures kept for validation")
     cache: str = Field(
         "4G",
@@ -521,13 +644,184 @@ class TrainConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """Whole pictures are neither enlarged parts of themselves nor drawn by their texture."""
+        given = {"augment.scale_max = 1": self.augment.scale_max == 1, "augment.texture = 0": self.augment.texture == 0}
+        needed = [name for name, so in given.items() if not so]
+        if needed and self.network.architecture == "attention-unet":
+            raise _clash(
+                f"architecture attention-unet learns whole pictures: it needs {' and '.join(needed)}",
+                *(name.split()[0] for name in needed),
+                "network.architecture",
+            )
+        return self
+
+
+class SampleSampler(Section):
+    """What is drawn, and how."""
+
+    samples: int = Field(4, ge=1, le=10_000, description="Independent chains, one sample each")
+    method: Literal["diffusion", "annealed-langevin", "langevin", "gpnp", "metropolis", "hastings", "mala"] = Field(
+        "diffusion",
+        description="From a denoiser: diffusion, ...langevin, gpnp; from an energy: metropolis, hastings, mala",
+    )
+    iterations: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+        None, description="Steps or sweeps; null is 50 for diffusion, 1000 for an energy, 200 otherwise"
+    )
+    sigma_max: float = Field(2.0, gt=0, le=10, description="First noise level; langevin has but one, sigma_min")
+    sigma_min: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        None, description="Last noise level; null is 0.05 for langevin, which holds it, 0.005 otherwise"
+    )
+    beta: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Step of langevin and gpnp in units of sigma squared; null is 0.25"
+    )
+    churn: float = Field(
+        20.0, ge=0, le=1000, description="Noise that diffusion adds on its way (S_churn of EDM); 0 is its ODE"
+    )
+
+    @model_validator(mode="after")
+    def _falling(self) -> Self:
+        if self.sigma_min is not None and self.sigma_min > self.sigma_max:
+            raise _clash(
+                f"the noise level must fall, but sigma_min = {self.sigma_min:g} is above sigma_max = {self.sigma_max:g}",
+                "sigma_min",
+                "sigma_max",
+            )
+        return self
+
+
+class Chains(Section):
+    """Markov chains on an energy: p(x) is proportional to exp(-energy / temperature)."""
+
+    energy: str = Field(
+        "ising",
+        min_length=1,
+        examples=["ising", "potts:q=4", "mrf:p=1.2,theta=10", "mine.py:energy"],
+        description="The energy: ising, potts or mrf with options, or a function of a Python file",
+    )
+    temperature: float = Field(1.0, gt=0, description="Temperature; the Ising model's critical one is 2.269")
+    proposal: str = Field(
+        "auto",
+        min_length=1,
+        examples=["auto", "walk", "log-walk", "independent:0.5,0.25", "mine.py:Proposal"],
+        description="What is proposed; auto: a sweep over sites or a random walk, log-walk for hastings",
+    )
+    step: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Standard deviation of a walk, or epsilon of mala; null finds one by a pilot chain"
+    )
+    burn_in: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Iterations at the start that do not count; null is half of them"
+    )
+
+
+class SampleOutput(Section):
+    """What is written, and where."""
+
+    output: File = Field(Path("gpnp_out"), description="Folder for the results")
+    save: Annotated[
+        tuple[Literal["samples", "sheet", "trace"], ...],
+        Field(min_length=1),
+        BeforeValidator(_split),
+        AfterValidator(_distinct),
+    ] = Field(("samples", "sheet", "trace"), description="What to write: samples, contact sheet, traces of chains")
+    strip: int = Field(0, ge=0, le=100, description="Also write a strip of so many states on the first chain's way")
+
+
+class SampleConfig(Section):
+    """Settings of `gpnp sample`."""
+
+    size: str = Field(
+        "256x256",
+        pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$",
+        examples=["256x256"],
+        description="Height x width of a sample in pixels",
+    )
+    channels: Literal[1, 3] | None = Field(None, description="3 for colour, 1 for grey; null is 3, and 1 for an energy")
+    sampler: SampleSampler = Field(default_factory=SampleSampler)
+    chains: Chains = Field(default_factory=Chains)
+    model: Model = Field(default_factory=Model)
+    output: SampleOutput = Field(default_factory=SampleOutput)
+    run: TrainRun = Field(default_factory=TrainRun)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        height, width = map(int, self.size.split("x"))
+        return self.channels or (1 if self.has_energy else 3), height, width
+
+    @property
+    def has_energy(self) -> bool:
+        return self.sampler.method in ("metropolis", "hastings", "mala")
+
+
+class CompareConfig(Section):
+    """Settings of `gpnp compare`."""
+
+    mask: str | None = Field(
+        None,
+        min_length=1,
+        examples=["rect", "rect:64,64@96,96", "random:0.1", "scratches", "mask.png"],
+        description="Damage by missing pixels, as for inpaint",
+    )
+    kernel: str | None = Field(
+        None,
+        min_length=1,
+        examples=["gaussian:1.6", "motion:15,30", "disk:4", "kernel.png", "kernels.npz:k1"],
+        description="Damage by a blur, as for deblur",
+    )
+    border: Literal["real", "circular"] = Field("real", description="Border of the blur, as for deblur")
+    noise: Annotated[
+        float,
+        Field(ge=0, le=1),
+        BeforeValidator(_fraction, json_schema_input_type=Annotated[float, Field(ge=0, le=1)] | Fraction),
+    ] = Field(0.0, examples=["0.01", "2.55/255"], description="Standard deviation of the noise that is added")
+    samplers: Annotated[
+        tuple[
+            Literal[
+                "gpnp",
+                "gpnp:calibrated",
+                "gpnp:published",
+                "split-gibbs",
+                "annealed-langevin",
+                "langevin",
+                "diffpir",
+                "dps",
+                "pnp",
+            ],
+            ...,
+        ],
+        Field(min_length=1),
+        BeforeValidator(_split),
+        AfterValidator(_distinct),
+    ] = Field(
+        ("gpnp", "gpnp:published", "split-gibbs", "annealed-langevin", "diffpir", "dps"),
+        description="What to compare: values of --sampler, gpnp with a preset after a colon",
+    )
+    nfe: int = Field(100, ge=10, le=100_000, description="Denoiser calls that each sample may take")
+    samples: int = Field(3, ge=1, le=1000, description="Samples of each sampler; the mean is theirs")
+    output: File = Field(Path("gpnp_out"), description="Folder for the results")
+    model: Model = Field(default_factory=Model)
+    run: TrainRun = Field(default_factory=TrainRun)
+
+
+class DiagnoseConfig(Section):
+    """Settings of `gpnp diagnose`."""
+
+    output: File | None = Field(None, description="Folder for the findings; null is the manifest's own")
+    reference: File | None = Field(None, description="The true picture, to measure the intervals' coverage against")
+
 
 COMMANDS: dict[str, type[Section]] = {
     "inpaint": InpaintConfig,
     "deblur": DeblurConfig,
+    "blind-deblur": BlindDeblurConfig,
     "super-resolve": SuperResolveConfig,
     "denoise": DenoiseConfig,
     "train-denoiser": TrainConfig,
+    "sample": SampleConfig,
+    "compare": CompareConfig,
+    "diagnose": DiagnoseConfig,
 }
 
 
@@ -985,12 +1279,13 @@ def resolve(
 
 def _origins(command: str, config: Section, merged: Mapping[str, _Given]) -> dict[str, Origin]:
     origins = {}
-    single = "sampler.method" in keys(command) and config.sampler.method == "pnp"
-    by_method = {f"sampler.{name}" for name in POINT | SINGLE} if single else set()
+    method = config.sampler.method if "sampler.preset" in keys(command) else ""
+    fixed = {f"sampler.{name}" for name in FIXED.get(method, {})}
+    by_method = fixed | {f"sampler.{name}" for name in METHODS.get(method, {})}
     for key, info in keys(command).items():
         absent = key not in merged or merged[key].value is None
-        if key in by_method and (absent or key.removeprefix("sampler.") in SINGLE):
-            origins[key] = "method pnp"
+        if key in by_method and (absent or key in fixed):
+            origins[key] = f"method {method}"
         elif _by_preset(info) and absent:
             origins[key] = f"preset {config.sampler.preset}"
         else:
@@ -1169,7 +1464,7 @@ def schema(command: str) -> dict:
     """The JSON schema (2020-12) of a command's config file, for editors."""
     known = keys(command)
     whole = COMMANDS[command].model_json_schema()
-    for part in [whole, *whole["$defs"].values()]:
+    for part in [whole, *whole.get("$defs", {}).values()]:
         part.pop("title", None)
         for rule in part["properties"].values():
             rule.pop("title", None)
@@ -1285,8 +1580,8 @@ def init_text(command: str) -> str:
         value = _yaml(_value(config, key))
         if _by_preset(info):
             values = ", ".join(f"{name} {_yaml(preset[leaf])}" for name, preset in PRESETS.items())
-            single = f"; method pnp {_yaml(POINT[leaf])}" if leaf in POINT else ""
-            comment += f" Presets: {values}{single}."
+            own = [f"; method {name} {_yaml(rest[leaf])}" for name, rest in kind.methods.items() if leaf in rest]
+            comment += f" Presets: {values}{''.join(own)}."
         start = f"{indent}# "
         lines += textwrap.wrap(comment, 100, initial_indent=start, subsequent_indent=start, break_on_hyphens=False)
         lines.append(f"{indent}{'# ' if _by_preset(info) or key in USER_KEYS else ''}{leaf}: {value}")

@@ -9,6 +9,7 @@ from .errors import UsageError
 # follows the colon in `name:argument`; a file path is loaded by `training.checkpoint`.
 DENOISERS = {
     "default": "gpnp_cli.denoisers.unet:load_default",
+    "digits": "gpnp_cli.denoisers.unet:load_digits",
     "bm3d": "gpnp_cli.denoisers.bm3d:Bm3dDenoiser",
     "drunet": "gpnp_cli.denoisers.drunet:load_drunet",
     "ddpm": "gpnp_cli.denoisers.ddpm:load_ddpm",

@@ -100,13 +100,27 @@ def test_a_single_estimate_has_numbers_of_its_own(command):
     sets = ["sampler.method=pnp", "sampler.preset=published", "sampler.samples=5", "sampler.sigma_max=0.3"]
     resolved = resolve(command, {"sampler.final": "denoise"}, sets, env={})
     sampler, origins = resolved.config.sampler, resolved.origins
-    assert (sampler.iterations, sampler.sigma_min) == (config.POINT["iterations"], config.POINT["sigma_min"])
+    assert (sampler.iterations, sampler.sigma_min) == (12 if command == "deblur" else 30, config.POINT["sigma_min"])
     assert (sampler.sigma_max, origins["sampler.sigma_max"]) == (0.3, "--set")
     assert (sampler.samples, sampler.final) == (1, "state")  # whatever was asked for
     for key in ("iterations", "sigma_min", "samples", "final"):
         assert origins[f"sampler.{key}"] == "method pnp"
     assert origins["sampler.beta"] == "preset published"
     assert resolve(command, dump(resolved.config), env={}).config == resolved.config
+
+
+@pytest.mark.parametrize("method", config.METHODS)
+def test_a_method_brings_its_numbers_and_what_it_cannot_do_otherwise(method):
+    resolved = resolve("deblur", {"sampler.method": method, "sampler.final": "denoise"}, env={})
+    own = config.DeblurSampler.methods[method]
+    assert {key: getattr(resolved.config.sampler, key) for key in own} == own
+    fixed = config.FIXED.get(method, {})
+    assert resolved.config.sampler.final == fixed.get("final", "denoise")
+    for key in {**config.METHODS[method], **fixed}:
+        assert resolved.origins[f"sampler.{key}"] == f"method {method}"
+    assert (
+        resolve("deblur", {"sampler.method": method}, ["sampler.sigma_max=0.7"], env={}).config.sampler.sigma_max == 0.7
+    )
 
 
 def test_a_key_given_overrides_the_preset():
@@ -163,8 +177,10 @@ def test_training_sections_match_the_core(section, module, name, without):
 def test_the_networks_keys_build_it():
     from gpnp_cli.training.checkpoint import build_network
 
-    options = config.Network(widths=(8, 8), blocks=(1, 1)).model_dump()
+    options = config.Network(widths=(8, 8), blocks=(1, 1)).model_dump(exclude_none=True)
     build_network({"name": options.pop("architecture"), **options})
+    options = config.Network(architecture="attention-unet", widths=(8, 8), blocks=(1, 1)).model_dump()
+    build_network({"name": options.pop("architecture"), **options, "image_size": 16})
 
 
 @pytest.mark.parametrize(("text", "expected"), [("4G", 4 << 30), ("512M", 512 << 20), ("1.5K", 1536), ("1T", 1 << 40)])
@@ -204,13 +220,28 @@ GOOD_AND_BAD = [
     ("inpaint", "noise", ["0", "1", "0.02"], ["-0.01", "1.01", ".nan", "true"]),
     ("inpaint", "mask", ["rect:64,64@96,96", "random:0.1", "m.png", "true"], ['""']),
     ("deblur", "noise", ["auto", "0", "1", "2.55/255"], ["-0.01", "1.01", ".nan", "2/1", "true", "some"]),
-    ("deblur", "sampler.method", ["gpnp", "pnp"], ["dpir"]),
+    ("deblur", "sampler.method", ["gpnp", "pnp", "dps", "split-gibbs"], ["dpir"]),
+    ("sample", "size", ["1x1", "256x128"], ["0x5", "256", "8x8x8", "-3x4", "x"]),
+    ("sample", "channels", ["1", "3", "null"], ["2", "true"]),
+    ("sample", "sampler.method", ["diffusion", "mala"], ["pnp", "ising"]),
+    ("sample", "sampler.iterations", ["1", "null"], ["0", "1.5"]),
+    ("sample", "chains.temperature", ["0.1", "1e3"], ["0", "-1", ".nan"]),
+    ("sample", "chains.step", ["0.1", "null"], ["0", "-1"]),
+    ("sample", "output.save", ["samples", "sheet,trace"], ["mean", "[]"]),
+    ("compare", "samplers", ["gpnp", "gpnp:calibrated,dps"], ["[]", "diffusion", "gpnp:balanced:x"]),
+    ("compare", "nfe", ["10", "500"], ["9", "many"]),
     ("super-resolve", "scale", ["2", "3", "4"], ["1", "5", "2.5", "two"]),
     ("super-resolve", "kernel", ["bicubic", "gaussian:1"], ['""', "null"]),
     ("super-resolve", "sampler.init", ["noise", "observed"], ["rbf"]),
     ("super-resolve", "noise", ["auto", "0", "1/255"], ["-0.01", "some"]),
     ("deblur", "kernel", ["disk:4", "k.npz:k1", "null"], ['""']),
     ("deblur", "border", ["real", "circular"], ["mirror"]),
+    ("blind-deblur", "kernel_size", ["auto", "3", "31"], ["1", "503", "30.5", "large"]),
+    ("blind-deblur", "kernel_model", ["free", "motion", "gaussian", "disk"], ["box"]),
+    ("blind-deblur", "search.regularise", ["none", "l2", "sparse,connected"], ["smooth", "[]"]),
+    ("blind-deblur", "search.restarts", ["1", "6"], ["0", "7"]),
+    ("blind-deblur", "output.save", ["kernel", "mean,strip"], ["std,psf", "[]"]),
+    ("blind-deblur", "output.animation", ["none", "gif", "webp"], ["mp4", "true"]),
     ("deblur", "sampler.init", ["noise", "observed"], ["rbf", "interpolate"]),
     (
         "denoise",
@@ -223,6 +254,7 @@ GOOD_AND_BAD = [
     ("denoise", "output.bits", ["16"], ["12"]),
     ("train-denoiser", "network.channels", ["1", "3"], ["2", "4"]),
     ("train-denoiser", "network.architecture", ["unet"], ["dit"]),
+    ("train-denoiser", "network.attention", ["null"], ["-1", "9", "some", "true"]),
     ("train-denoiser", "network.embedding", ["1"], ["0"]),
     ("train-denoiser", "network.sigma_data", ["0.5"], ["0"]),
     ("train-denoiser", "network.widths", ["[8, 8, 8, 8]"], ["[8, 0, 8, 8]", "[]", "8", "[8, true, 8, 8]"]),
@@ -337,6 +369,16 @@ def test_a_constant_noise_level_is_allowed():
     assert sampler.sigma_min == sampler.sigma_max == 0.1
 
 
+WHOLE = ["network.architecture=attention-unet", "augment.scale_max=1", "augment.texture=0"]
+
+
+def test_an_architectures_own_options():
+    made = resolve("train-denoiser", {}, WHOLE, env={}).config.network
+    assert (made.architecture, made.attention) == ("attention-unet", 2)
+    assert resolve("train-denoiser", {}, [*WHOLE, "network.attention=0"], env={}).config.network.attention == 0
+    assert resolve("train-denoiser", env={}).config.network.attention is None
+
+
 @pytest.mark.parametrize(
     ("sets", "words"),
     [
@@ -347,6 +389,10 @@ def test_a_constant_noise_level_is_allowed():
             ["crop=48", "network.widths=[8,8,8,8,8]", "network.blocks=[1,1,1,1,1]"],
             ("--set: crop", "multiple of 32", "network.widths"),
         ),
+        (["network.attention=1"], ("--set: network.attention: ", "option of architecture attention-unet, not of unet")),
+        ([*WHOLE, "network.attention=5"], ("--set: network.attention: ", "in 5 levels", "widths has 4")),
+        ([*WHOLE, "augment.texture=0.1"], ("--set: augment.texture: ", "augment.texture = 0")),
+        (WHOLE[:1], ("augment.scale_max = 1 and augment.texture = 0",)),
     ],
 )
 def test_training_keys_must_fit(sets, words):
@@ -836,11 +882,17 @@ def test_show_text(write):
         ),
         ("inpaint", ["output.save=std", "model.model_dir=/w", "reference=t.png", "noise=0.1", "output.bits=16"]),
         ("deblur", ["kernel='motion:15,30'", "noise=2.55/255", "sampler.preset=published"]),
+        ("blind-deblur", ["kernel_size=31", "search.regularise=l2", "output.save=kernel", "search.restarts=2"]),
         ("super-resolve", ["scale=3", "noise=1/255", "sampler.method=pnp", "sampler.samples=7"]),
+        ("inpaint", ["sampler.method=split-gibbs", "sampler.preset=calibrated"]),
+        ("sample", ["size=32x48", "sampler.method=mala", "chains.energy='mrf:p=1.2'", "chains.step=0.1"]),
+        ("compare", ["mask=rect", "noise=1/255", "samplers='gpnp, gpnp:published'"]),
+        ("diagnose", ["reference=a.png"]),
         ("denoise", []),
         ("denoise", ["sigma=25/255", "add_noise=0.1", "output.save=sheet"]),
         ("train-denoiser", []),
         ("train-denoiser", ["data=[a, b]", "plan.minutes=3", "network.widths=[8,8]", "network.blocks=[1,1]"]),
+        ("train-denoiser", ["network.architecture=attention-unet", "augment.scale_max=1", "augment.texture=0"]),
     ],
 )
 def test_dump_reproduces_the_config(command, sets, write):

@@ -32,3 +32,15 @@ def test_shipped_config_is_valid(path):
     from gpnp_cli.config import check_file
 
     assert check_file(path) == []
+
+
+def test_settings_shown_in_the_tutorial_are_the_recipes():
+    import yaml
+
+    text = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    recipe = yaml.safe_load((ROOT / "configs" / "train-digits.yaml").read_text("utf-8"))
+    for key, value in yaml.safe_load(block).items():
+        shown = value.items() if isinstance(value, dict) else [(None, value)]
+        for inner, expected in shown:
+            assert (recipe[key] if inner is None else recipe[key][inner]) == expected, (key, inner)

@@ -46,8 +46,13 @@ MAIN = "from gpnp_cli.__main__ import main\nmain()\n"
         ["config", "show", "inpaint"],
         ["inpaint", "x.png", "--beta", "2"],
         ["deblur", "--help"],
+        ["blind-deblur", "--help"],
         ["deblur", "x.png", "--noise", "2"],
         ["super-resolve", "--help"],
+        ["sample", "--help"],
+        ["sample", "--temperature", "0"],
+        ["compare", "--help"],
+        ["diagnose", "--help"],
         ["inpaint", "x.png", "-c", "absent.yaml"],
     ],
     ids=" ".join,
@@ -86,7 +91,7 @@ for package in (gpnp_cli.denoisers, gpnp_cli.forward, gpnp_cli.samplers, gpnp_cl
         ("config", "import gpnp_cli.config", "gpnp_cli.config"),
         (
             "files",
-            "import gpnp_cli.imageio, gpnp_cli.inputs, gpnp_cli.kernels, gpnp_cli.masks, gpnp_cli.metrics",
+            "import gpnp_cli.imageio, gpnp_cli.inputs, gpnp_cli.kernels, gpnp_cli.masks, gpnp_cli.metrics, gpnp_cli.alignment, gpnp_cli.kernel_figures",
             "gpnp_cli.imageio",
         ),
         (

@@ -5,7 +5,7 @@ from .root import new_app
 app = new_app()
 
 from . import inpaint  # noqa: F401, I001  (each registers its command on `app`, in the order of the list)
-from . import deblur, super_resolve, denoise, train, doctor  # noqa: F401
+from . import deblur, blind_deblur, super_resolve, denoise, train, sample, compare, diagnose, doctor  # noqa: F401
 from .config_command import config_app
 from .denoisers import denoisers_app
 

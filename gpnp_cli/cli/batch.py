@@ -143,6 +143,8 @@ class Batch:
             raise UsageError(
                 f"--bits {output.bits}: {output.format.upper()} cannot hold that", hint="choose --format tif"
             )
+        if output.save == ("trace",):
+            raise UsageError("--save trace leaves no picture", hint="add samples to it: --save samples,trace")
         if output.save == ("std",) and self.config.sampler.samples == 1:
             hint = "add mean to --save" if self.config.sampler.method == "pnp" else "add --samples 2"
             raise UsageError("--save std needs at least two samples", hint=hint)

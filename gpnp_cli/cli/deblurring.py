@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..figures import Roi
+from ..figures import Roi, Tile
 from ..forward.base import ForwardModel, LinearOperator
 from ..forward.blur import Blur, CircularBlur
 from ..imageio import Picture, picture_bytes
@@ -32,6 +32,7 @@ class Deblurring(Sampling):
     """Restores pictures that a known kernel blurred."""
 
     again = "blurred"  # what would have to be done to the result
+    more: tuple[Tile, ...] = ()  # of the contact sheet, after the others
 
     def __init__(self, call: Call, kernel: BlurKernel) -> None:
         super().__init__(call)
@@ -46,7 +47,7 @@ class Deblurring(Sampling):
 
     def operator(self, shape: tuple[int, int, int]) -> Blur | CircularBlur:
         """The blur whose data have this shape `(C, H, W)`."""
-        kind = CircularBlur if self.config.border == "circular" else Blur
+        kind = CircularBlur if self.border == "circular" else Blur
         return kind(torch.from_numpy(self.kernel.values), shape)
 
     def restore(self, picture: Picture, job: Job) -> Restored:
@@ -60,7 +61,13 @@ class Deblurring(Sampling):
             A, y = self.operator(picture.pixels.shape), self.tensor(picture.pixels)
             picture = self.framed(picture, A)
             truth = self.truth(picture, job)
-        sigma_y = self.level(y, name)
+        return self.restored(picture, job, A, y, truth, self.level(y, name))
+
+    def restored(
+        self, picture: Picture, job: Job, A: LinearOperator, y: Tensor, truth: np.ndarray | None, sigma_y: float
+    ) -> Restored:
+        """The results for data `y` = A x + noise of std `sigma_y`; `picture` has the size of the result."""
+        config, name = self.config, str(job.input.path)
         samples, facts = self.sample(
             picture, ForwardModel(A, y, sigma_y), lambda rng: self.start(A.extend(y), rng), A.crop
         )
@@ -69,20 +76,19 @@ class Deblurring(Sampling):
         damaged = y[0].cpu().numpy().clip(0, 1)
         shown = A.crop(A.extend(y))[0].cpu().numpy().clip(0, 1)
         scores = self.measure(job, samples, shown, truth, facts)
-        kernel = self.kernel.path.name if self.kernel.path else config.kernel
         estimated = ", estimated" if config.noise == "auto" else ""
         notes = (
-            f"kernel {kernel}, {self.sampled}, noise {sigma_y:.4g} ({255 * sigma_y:.3g}/255){estimated}",
+            f"kernel {self.kernel_name}, {self.sampled}, noise {sigma_y:.4g} ({255 * sigma_y:.3g}/255){estimated}",
             f"residual {facts['residual_ratio']:.2f} times the noise",
             f"denoiser {self.prior(picture).name}, {self.cost(facts)}",
         )
         title, roi = job.input.path.name, detail(samples.mean)
         files = results.files(
-            picture, samples, config.output, shown, title, notes, scores, truth, roi, before=self.before
+            picture, samples, config.output, shown, title, notes, scores, truth, roi, before=self.before, more=self.more
         )
         if config.simulate:
             files.append(self.kept(picture, damaged))
-        return Restored(files, facts)
+        return Restored(files + self.trace(), facts)
 
     def kept(self, picture: Picture, damaged: np.ndarray) -> tuple[str, str, Callable[[], bytes]]:
         """The simulated data as a file; where they are smaller than the result, without its transparency."""
@@ -95,9 +101,19 @@ class Deblurring(Sampling):
         return "damaged", results.extension(picture, format), encode
 
     @property
+    def border(self) -> str:
+        """What happens at the picture's border: `real` or `circular`."""
+        return self.config.border
+
+    @property
+    def kernel_name(self) -> str:
+        """The kernel, for the contact sheet."""
+        return self.kernel.path.name if self.kernel.path else self.config.kernel
+
+    @property
     def sampled(self) -> str:
         """How the kernel's result was sampled, for the contact sheet."""
-        return f"{self.config.border} border"
+        return f"{self.border} border"
 
     def framed(self, picture: Picture, A: LinearOperator) -> Picture:
         """`picture` with pixels and transparency of the result's size."""
@@ -111,7 +127,7 @@ class Deblurring(Sampling):
         """
         channels, height, width = picture.pixels.shape
         intact = self.tensor(picture.pixels)
-        if self.config.border == "real":
+        if self.border == "real":
             kh, kw = self.kernel.values.shape
             A = self.operator((channels, height - kh + 1, width - kw + 1))
             picture = cut(picture, *A.frame[1:])
@@ -147,7 +163,7 @@ class Deblurring(Sampling):
         Given the data, a sample's y - A x is distributed as the truth's, which is the noise.
         """
         ratio = sum(residual) / len(residual) / sigma_y
-        low, high = FITTING[self.config.sampler.method]
+        low, high = FITTING.get(self.config.sampler.method, FITTING["gpnp"])
         if ratio > high:
             cause = "there is more noise than that, or the kernel is another one"
         elif ratio < low:

@@ -1,5 +1,6 @@
 """The work behind `gpnp denoisers`, apart from its options so that listing need not import torch."""
 
+import contextlib
 import statistics
 import sys
 import time
@@ -11,21 +12,22 @@ from .. import build
 from ..config import DenoiseConfig, Model
 from ..denoisers.base import Denoiser
 from ..denoisers.check import check
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 from ..imageio import read_picture
 from ..inputs import expand_inputs
 from .report import Report, write_stdout
 
 
 def add_speed(rows: list[dict[str, Any]], config: DenoiseConfig, report: Report) -> None:
-    """Add `seconds` per 256x256 colour picture to every row, None where the prior is not ready."""
+    """Add `seconds` per 256x256 colour picture to every row, None where the prior is not ready or takes none."""
     device, dtype, sentence = build.set_up(config.run)
     report.note(f"gpnp: {sentence}")
     for row in rows:
         row["seconds"] = None
         if row["status"] == "ready":
-            prior = build.build_prior(Model(denoiser=row["name"], offline=True), 3, device, dtype)
-            row["seconds"] = seconds(prior.denoiser, device)
+            with contextlib.suppress(InputError):  # it is for another kind of picture
+                prior = build.build_prior(Model(denoiser=row["name"], offline=True), 3, device, dtype)
+                row["seconds"] = seconds(prior.denoiser, device)
 
 
 def seconds(denoiser: Denoiser, device: torch.device, side: int = 256) -> float:

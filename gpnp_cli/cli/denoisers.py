@@ -21,6 +21,7 @@ denoisers_app = typer.Typer(
     rich_markup_mode=None,
 )
 CHECK_SIGMAS = ("15/255", "25/255", "50/255", "0.5")  # the literature's three, and where GPnP starts
+SHIPPED = ("default", "digits")  # priors whose weights come with the package
 BY_ARGUMENT = {  # priors whose weights the user names
     "drunet": "drunet:FILE, or drunet:color, drunet:gray to download",
     "ddpm": "ddpm:FOLDER, or ddpm:HUB-ID to download",
@@ -80,8 +81,8 @@ def row(name: str, prior: Prior) -> dict[str, Any]:
     sigma_range, megabytes, status = prior.sigma_range, prior.weights_mb, "ready"
     if prior.missing:
         status = f"missing package: {prior.missing}"
-    elif name == "default":
-        sigma_range, megabytes, status = shipped(Path(str(files("gpnp_cli"))) / "weights" / "default.safetensors")
+    elif name in SHIPPED:
+        sigma_range, megabytes, status = shipped(Path(str(files("gpnp_cli"))) / "weights" / f"{name}.safetensors")
     elif name in BY_ARGUMENT:
         status = f"needs weights: {BY_ARGUMENT[name]}"
         if importlib.util.find_spec("huggingface_hub") is None:

@@ -31,7 +31,7 @@ class Denoising(Restoration):
         noisy = pixels[0].cpu().numpy().clip(0, 1)
         denoised = self.denoise(picture, pixels, sigma)
 
-        facts: dict[str, Any] = {"sigma": sigma}
+        facts: dict[str, Any] = {"sigma": sigma, **self.check_familiar(picture, self.tensor(denoised))}
         scores = None
         if truth is not None:
             scores = {"noisy": results.measure(noisy, truth), "denoised": results.measure(denoised, truth)}

@@ -81,7 +81,7 @@ class Inpainting(Sampling):
             kept = results.lossless(picture, config.output)
             extension = results.extension(picture, kept)
             files.append(("damaged", extension, lambda: picture_bytes(picture, damaged, kept, config.output.bits)[0]))
-        return Restored(files, facts)
+        return Restored(files + self.trace(), facts)
 
 
 def region(missing: np.ndarray) -> Roi:

@@ -52,9 +52,9 @@ PICTURE_FLAGS = (
 )
 
 SAMPLING_FLAGS = (
-    Flag(("--save",), "output.save", "Input/Output", "mean,samples,std,sheet"),
+    Flag(("--save",), "output.save", "Input/Output", "mean,samples,std,sheet,trace"),
     Flag(("--raw",), "output.raw", "Input/Output", "none|tif|npy"),
-    Flag(("--method",), "sampler.method", "Sampler", "gpnp|pnp"),
+    Flag(("--method", "--sampler"), "sampler.method", "Sampler", "gpnp|pnp|split-gibbs|diffpir|dps|..."),
     Flag(("--samples", "-n"), "sampler.samples", "Sampler", "K"),
     Flag(("--preset",), "sampler.preset", "Sampler", "balanced|calibrated|published"),
     Flag(("--iterations",), "sampler.iterations", "Sampler", "N"),
@@ -123,20 +123,16 @@ COMMON_DEFAULTS = {
 }
 
 
-def command(app: typer.Typer, name: str, flags: tuple[Flag, ...], inputs: str) -> Callable:
-    """Register `body(call: Call) -> exit code` as the command `name`; `inputs` is the arguments' metavar."""
+def command(app: typer.Typer, name: str, flags: tuple[Flag, ...], inputs: str | None) -> Callable:
+    """Register `body(call: Call) -> exit code` as the command `name`; `inputs` is the arguments' metavar, None: none."""
 
     def register(body: Callable[[Call], int | None]) -> Callable:
-        parameters = [
-            inspect.Parameter(
-                "inputs",
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                annotation=Annotated[
-                    list[str] | None, typer.Argument(metavar=inputs, help=INPUT_HELP[inputs], show_default=False)
-                ],
-                default=None,
-            )
-        ]
+        parameters = []
+        if inputs is not None:
+            argument = typer.Argument(metavar=inputs, help=INPUT_HELP[inputs], show_default=False)
+            annotation = Annotated[list[str] | None, argument]
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            parameters.append(inspect.Parameter("inputs", kind, annotation=annotation, default=None))
         by_parameter = {}
         for flag in flags:
             parameter = flag.key.replace(".", "__")
@@ -153,7 +149,7 @@ def command(app: typer.Typer, name: str, flags: tuple[Flag, ...], inputs: str) -
                 )
             )
 
-        def run(inputs, config, sets, dry_run, force, quiet, as_json, progress, **options):
+        def run(config, sets, dry_run, force, quiet, as_json, progress, inputs=(), **options):
             report = Report(quiet, as_json, progress)
             given = {by_parameter[key]: value for key, value in options.items() if value is not None}
             resolved = resolve(name, given, sets or (), config or ())
@@ -170,6 +166,8 @@ def command(app: typer.Typer, name: str, flags: tuple[Flag, ...], inputs: str) -
 
 INPUT_HELP = {
     "IMAGE...": "Pictures, folders, globs, @list.txt, or - for a list on standard input",
+    "IMAGE": "An intact picture: it is the truth that results are measured against",
+    "MANIFEST...": "Manifests of finished runs, NAME.gpnp.json",
     "DIR...": "Folders of pictures, or single pictures",
 }
 

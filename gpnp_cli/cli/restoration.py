@@ -4,6 +4,7 @@ import hashlib
 import math
 import secrets
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import build
+from ..denoisers.familiarity import FAR, LEVEL, relative_residual
 from ..errors import InputError
 from ..forward.base import ForwardModel
 from ..imageio import Picture, read_picture
@@ -19,9 +21,11 @@ from ..inputs import EXTENSIONS
 from ..samplers.base import Moments, anneal, collect
 from ..samplers.pnp import Silence
 from ..samplers.rng import ChainRng, generator
+from . import agreement
 from .batch import Batch, Job
 from .options import Call
 from .results import Samples, score, table
+from .tracing import npz
 
 
 class Restoration:
@@ -50,8 +54,12 @@ class Restoration:
         try:
             return batch.run(self.restore, self.identity, describe)
         finally:
-            for prior in self._priors.values():
-                getattr(prior.denoiser, "close", lambda: None)()
+            self.close()
+
+    def close(self) -> None:
+        """End what denoisers keep running: processes, of some."""
+        for prior in self._priors.values():
+            getattr(prior.denoiser, "close", lambda: None)()
 
     def restore(self, picture: Picture, job: Job):
         raise NotImplementedError
@@ -69,7 +77,9 @@ class Restoration:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
     def prior(self, picture: Picture) -> build.Prior:
-        channels = len(picture.pixels)
+        return self.prior_for(len(picture.pixels))
+
+    def prior_for(self, channels: int) -> build.Prior:
         if channels not in self._priors:
             self._priors[channels] = build.build_prior(self.config.model, channels, self.device, self.dtype)
             denoiser = self._priors[channels].denoiser
@@ -88,6 +98,24 @@ class Restoration:
             f"sigma {levels} leaves the range that denoiser {self.config.model.denoiser} was made for "
             f"({low:.4g} to {high:.4g})"
         )
+
+    def check_familiar(self, picture: Picture, x: Tensor) -> dict[str, float]:
+        """Warn if the prior hardly knows pictures like `x` `(N, C, H, W)`; {} if its file does not say what it knows.
+
+        `prior_residual` is the denoising residual over the highest that the prior left on its validation pictures.
+        """
+        denoiser = self.prior(picture).denoiser
+        known = getattr(denoiser, "metadata", {}).get("residual", {}).get(f"{LEVEL:g}")
+        if known is None:
+            return {}
+        rng = generator(build.picture_seed(self.seed, picture.sha256, (2,)))
+        ratio = float(relative_residual(denoiser, x, LEVEL, rng).mean()) / known["highest"]
+        if ratio > FAR:
+            self.report.warn(
+                f"{picture.path}: far from what denoiser {self.config.model.denoiser} was trained on: at sigma {LEVEL:g} "
+                f"its denoising residual is {ratio:.1f} times the highest of the validation pictures"
+            )
+        return {"prior_residual": ratio}
 
     def tensor(self, pixels: np.ndarray) -> Tensor:
         """`(C, H, W)` as `(1, C, H, W)` on the device."""
@@ -132,6 +160,7 @@ class Sampling(Restoration):
     """A restoring command whose results come from annealed chains."""
 
     before = "damaged"  # what the picture beside the result is called
+    series: dict[str, np.ndarray] = {}  # noqa: RUF012  (replaced, never filled)
 
     def prior(self, picture: Picture) -> build.Prior:
         prior = super().prior(picture)
@@ -154,7 +183,9 @@ class Sampling(Restoration):
         sigmas, kernel = build.schedule(sampler, model.sigma_y), build.kernel(sampler, denoiser, model)
         finish = model.sigma_y == 0 if sampler.method == "pnp" else sampler.final == "denoise"
         seed = build.picture_seed(self.seed, picture.sha256)
-        draws, moments, residuals, nfe = [], Moments(), [], 0
+        draws, moments, residuals, familiar, nfe = [], Moments(), [], {}, 0
+        watched, series = agreement.watched(len(sigmas)) if sampler.samples > 1 else 0, {}
+        monitor = agreement.statistics(model, crop) if watched else {}
         groups = build.chain_groups(sampler.samples, math.prod(model.A.x_shape[1:]))
         with torch.inference_mode():
             for number, chains in enumerate(groups, start=1):
@@ -162,17 +193,40 @@ class Sampling(Restoration):
                 label = f"batch {number}/{len(groups)}  " if len(groups) > 1 else ""
                 steps = anneal(kernel, start(rng), sigmas, rng, finish)
                 total = len(sigmas) + finish
-                chain = collect(self.report.track(steps, total, label), burn_in=total - 1)
+                steps = islice(self.report.track(steps, total, label), total - max(1, finish + watched), None)
+                chain = collect(steps, burn_in=total - 1, monitor=monitor)
                 x = chain.draws[:, 0]
                 nfe = chain.nfe
+                for name, values in chain.diagnostics.items():  # without the last step, which is of another kind
+                    series.setdefault(name, []).append(values[:watched])
                 residuals += model.residual(x).tolist()
+                familiar = familiar or self.check_familiar(picture, x)  # once a picture
                 x = crop(x).clamp(0, 1)  # what can be shown; mean and spread are those of the samples as written
                 moments.update(x)
                 draws.append(x.cpu().numpy())
         mean, std = moments.mean.cpu().numpy(), moments.std().cpu().numpy()
         if sampler.method == "pnp":
             draws = [np.empty((0, *mean.shape), mean.dtype)]
-        return Samples(np.concatenate(draws), mean, std), {"nfe": nfe, "residual": residuals}
+        facts = {"nfe": nfe, "residual": residuals, **familiar}
+        if sampler.method != "pnp":
+            facts["diagnostics"] = self.compare(picture, series, sampler.samples)
+        return Samples(np.concatenate(draws), mean, std), facts
+
+    def compare(self, picture: Picture, series: dict[str, list[Tensor]], chains: int) -> dict[str, Any]:
+        """Whether the chains agree, told and returned; `series` holds each statistic's batches of chains."""
+        whole = {name: torch.cat(batches, 1) for name, batches in series.items()}
+        self.series = {name: values.numpy() for name, values in whole.items()}
+        told = agreement.agreement(whole, chains)
+        if warning := agreement.complaint(told):
+            self.report.warn(f"{picture.path}: {warning}")
+        elif line := agreement.sentence(told):
+            self.report.note(f"{picture.path}: {line}")
+        return told
+
+    def trace(self) -> list[tuple[str, str, Callable[[], bytes]]]:
+        """The statistics that `compare` saw last as a file, if --save asks for it and there were any."""
+        series = self.series
+        return [("trace", "npz", lambda: npz(series, 0))] if "trace" in self.config.output.save and series else []
 
     def measure(
         self, job: Job, samples: Samples, shown: np.ndarray, truth: np.ndarray | None, facts: dict[str, Any]

@@ -1,6 +1,7 @@
 """The pictures that every restoring command writes: mean, samples, standard deviation, contact sheet."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,11 +147,12 @@ def files(
     roi: Roi | None,
     alpha: Any = "keep",
     before: str = "damaged",
+    more: Sequence[Tile] = (),
 ) -> list[tuple[str, str, Any]]:
     """What `output.save` asks for, as (kind, extension, encode); the first is the main result.
 
     `shown` is the damaged picture as the sheet shows it under the name `before`; `roi` the part that its details
-    magnify. A single estimate stands for the mean and for the samples.
+    magnify. A single estimate stands for the mean and for the samples. `more` are further tiles of the sheet.
     """
     format, kept, scores = chosen(picture, output, alpha), lossless(picture, output, alpha), scores or {}
 
@@ -178,5 +180,6 @@ def files(
             tiles.append(std_tile("standard deviation", samples.std))
             for k, draw in enumerate(samples.draws, start=1):
                 tiles.append(Tile(f"sample {k}", draw, caption(scores.get(f"sample-{k:02}"))))
+        tiles += more
         made.append(("sheet", "png", lambda: png(contact_sheet(tiles, title, notes, roi))))
     return made

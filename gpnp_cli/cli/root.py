@@ -18,9 +18,13 @@ EXIT_CODES = (
 SUMMARIES = {
     "inpaint": "Fill in missing pixels: samples, their mean, and a map of where they disagree.",
     "deblur": "Undo a known blur: samples, their mean, and a map of where they disagree.",
+    "blind-deblur": "Undo an unknown blur: the kernel, samples, their mean, and a map of where they disagree.",
     "super-resolve": "Enlarge 2, 3 or 4 times: samples, their mean, and a map of where they disagree.",
     "denoise": "Remove noise: one call of the denoiser per picture. A level may be written 25/255.",
     "train-denoiser": "Train a denoiser on folders of pictures; the result is one file for `--denoiser FILE`.",
+    "sample": "Draw pictures from a denoiser's prior, or by Markov chains from a Gibbs energy.",
+    "compare": "Damage an intact picture, restore it by several samplers at equal cost, and compare: a table and a sheet.",
+    "diagnose": "Examine saved runs: R-hat, effective samples, traces, and coverage of the intervals if the truth is known.",
     "doctor": "Check the installation: versions, devices, memory, the shipped denoiser.",
     "denoisers": "List the priors available here; check measures one.",
     "config": "Write, show and check configuration files.",

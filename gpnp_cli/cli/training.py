@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 
 from .. import __version__, build
 from .. import config as cfg
@@ -165,17 +166,33 @@ class Pictures:
         return cls(training, held, {"folders": folders, "files_sha256": digest})
 
 
-def reader(channels: int) -> Callable[[Path], np.ndarray]:
-    """A function from a path to uint8 `(H, W, channels)`; colour becomes Rec. 601 luma, grey three equal channels."""
+def reader(channels: int, side: int | None = None) -> Callable[[Path], np.ndarray]:
+    """A function from a path to uint8 `(H, W, channels)`; colour becomes Rec. 601 luma, grey three equal channels.
+
+    With `side` it gives whole pictures of side x side, shrunk to that if they are larger; other forms are an `InputError`.
+    """
 
     def read(path: Path) -> np.ndarray:
         pixels = read_picture(path).pixels
+        if side is not None:
+            pixels = whole(pixels, side)
         if channels == 1 and len(pixels) == 3:
             pixels = np.tensordot(np.float32([0.299, 0.587, 0.114]), pixels, 1)[None]
         levels = np.rint(pixels.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
         return levels if levels.shape[2] == channels else levels.repeat(channels, axis=2)
 
     return read
+
+
+def whole(pixels: np.ndarray, side: int) -> np.ndarray:
+    """`pixels` `(C, H, W)` as `(C, side, side)`; raises `InputError` for what is smaller or not square."""
+    height, width = pixels.shape[1:]
+    if height != width or height < side:
+        raise InputError(f"{width}x{height} is not a square of {side} pixels or more")
+    if height == side:
+        return pixels
+    x = torch.from_numpy(np.ascontiguousarray(pixels))[None]
+    return F.interpolate(x, (side, side), mode="bicubic", antialias=True)[0].numpy()
 
 
 class Run:
@@ -231,19 +248,22 @@ class Run:
         config, augment = self.config, self.config.augment
         training, held = self.pictures.training, self.pictures.held
         self.report.note(f"gpnp: reading {len(training)} pictures, and {len(held)} for validation")
-        read = reader(config.network.channels)
-        halve = augment.scale_max >= 2
-        validation, rejected = centre_crops(held, read, config.crop, halve=halve)
+        whole_pictures = config.network.architecture == "attention-unet"
+        read = reader(config.network.channels, config.crop if whole_pictures else None)
+        largest, halve = max(256, config.crop), augment.scale_max >= 2
+        validation, rejected = centre_crops(held, read, config.crop, largest, halve=halve)
         while held and validation is None and len(training) > 1:  # the few held pictures may all be bad ones
             held, training = training[:1], training[1:]
-            validation, more = centre_crops(held, read, config.crop, halve=halve)
+            validation, more = centre_crops(held, read, config.crop, largest, halve=halve)
             rejected += more
         self.data = {**self.pictures.facts, "validation_pictures": 0 if validation is None else len(validation)}
         augmentation = Augmentation(**augment.model_dump())
         source = CropSource(training, read, config.crop, augmentation, config.run.seed, self.device, config.cache_bytes)
         self._tell(rejected + source.rejected)
-        network = config.network.model_dump(exclude={"architecture"})
+        network = config.network.model_dump(exclude={"architecture"}, exclude_none=True)
         architecture = {"name": config.network.architecture, **network}
+        if whole_pictures:
+            architecture["image_size"] = config.crop
         trainer = Trainer(architecture, self.plan, source, validation, config.run.seed, self.dtype, config.compile)
         if self.state is not None:
             trainer.load_state_dict(*self.state)
@@ -345,6 +365,7 @@ class Run:
             "images": trainer.step * self.images_per_step,
             "seed": trainer.seed,
             "psnr": self.psnr,
+            "residual": trainer.residuals(),
             "data": self.data,
             "start": self.start,
             "gpnp": __version__,

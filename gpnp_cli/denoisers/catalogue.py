@@ -28,6 +28,7 @@ class Prior(NamedTuple):
 
 PRIORS = {
     "default": Prior("the shipped network, colour and grey", None, None, "MIT"),
+    "digits": Prior("handwritten digits, grey pictures of 32x32 pixels", None, None, "MIT; data CC BY 4.0"),
     "bm3d": Prior(
         # lower end: its inner float32 arithmetic is off by up to 1.6e-5 (measured); upper end: GPnP starts it
         # at 0.5, and nothing above 1 was ever published

@@ -49,6 +49,8 @@ class UNet(nn.Module):
     residual blocks per level on each side; the last level has its blocks once.
     """
 
+    image_size: int | None = None  # any; a subclass may be for one size only
+
     def __init__(
         self,
         channels: int = 3,
@@ -135,7 +137,8 @@ class NetworkDenoiser:
 
     A network trained on both kinds takes grey pictures too (`channels` is None): the grey picture is
     shown to it three times, with its grey flag set. Any size works: borders are reflected up to the
-    network's stride and cropped. Raises `InputError` for a channel count it was not trained for.
+    network's stride and cropped. Raises `InputError` for a channel count it was not trained for, and from a
+    network for whole pictures (`image_size` is their side, None otherwise) for another size.
     `weights` is the file it came from, `metadata` what that file says.
     """
 
@@ -153,6 +156,7 @@ class NetworkDenoiser:
         self.model = model.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.channels = None if both else model.net.channels
         self.receptive_field, self.stride = model.net.receptive_field, model.net.stride
+        self.image_size = model.net.image_size
         self.metadata, self.weights = metadata or {}, weights
 
     def __call__(self, v: Tensor, sigma: float | Tensor) -> Tensor:
@@ -163,6 +167,8 @@ class NetworkDenoiser:
                 f"this denoiser was trained on {net.channels}-channel pictures, this one has {channels}",
                 hint="choose a denoiser with the picture's channel count",
             )
+        if self.image_size not in (None, height) or self.image_size not in (None, width):
+            raise wrong_size(self.image_size, height, width)
         grey = channels != net.channels
         x = v.float().expand(-1, net.channels, -1, -1) if grey else v.float()
         x = pad_to_stride(x, net.stride)
@@ -178,6 +184,14 @@ class NetworkDenoiser:
         return (out.mean(1, keepdim=True) if grey else out.contiguous()).to(v.dtype)
 
 
+def wrong_size(side: int, height: int, width: int) -> InputError:
+    """The sentence for a picture that a prior of whole pictures of one size cannot take."""
+    return InputError(
+        f"this denoiser knows whole pictures of {side}x{side} pixels, not of {width}x{height}",
+        hint=f"crop or resize to {side}x{side}, as its training pictures were, or choose another denoiser",
+    )
+
+
 def load_default(
     channels: int | None = None,
     argument: str | None = None,
@@ -185,11 +199,25 @@ def load_default(
     dtype: torch.dtype = torch.float32,
 ) -> NetworkDenoiser:
     """The shipped denoiser, colour and grey in one network (hence `channels` does not matter)."""
+    return _shipped("default", argument, device, dtype)
+
+
+def load_digits(
+    channels: int | None = None,
+    argument: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> NetworkDenoiser:
+    """The shipped prior of handwritten digits, grey pictures of 32x32 pixels."""
+    return _shipped("digits", argument, device, dtype)
+
+
+def _shipped(name: str, argument: str | None, device: torch.device | str, dtype: torch.dtype) -> NetworkDenoiser:
     from ..training.checkpoint import load_denoiser
 
     if argument:
-        raise UsageError(f"denoiser 'default' takes no argument ('{argument}')", hint="default, or a file of your own")
-    return load_denoiser(Path(str(files("gpnp_cli"))) / "weights" / "default.safetensors", device, dtype)
+        raise UsageError(f"denoiser '{name}' takes no argument ('{argument}')", hint=f"{name}, or a file of your own")
+    return load_denoiser(Path(str(files("gpnp_cli"))) / "weights" / f"{name}.safetensors", device, dtype)
 
 
 def fast_dtype(device: torch.device | str) -> torch.dtype:

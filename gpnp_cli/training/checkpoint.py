@@ -14,10 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ..denoisers.attention_unet import AttentionUNet
 from ..denoisers.unet import NetworkDenoiser, Preconditioned, UNet
 from ..errors import EnvironmentProblem, InputError
 
-ARCHITECTURES = {"unet": UNet}
+ARCHITECTURES = {"unet": UNet, "attention-unet": AttentionUNet}
 DENOISER, STATE = "gpnp-denoiser", "gpnp-training-state"
 VERSION = 1
 
@@ -97,7 +98,10 @@ def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict]:
 
 
 def save_denoiser(path: Path, model: Preconditioned, metadata: dict) -> None:
-    """Write a denoiser file; `metadata` has architecture, sigma_range, both, data and steps."""
+    """Write a denoiser file; `metadata` has architecture, sigma_range, both, data and steps.
+
+    Of a network for whole pictures it also has `residual`: by sigma, what `familiarity` compares a picture with.
+    """
     tensors = {key: value.half() for key, value in model.state_dict().items()}
     write_safetensors(path, tensors, {"format": DENOISER, "version": VERSION, **metadata})
 
@@ -113,7 +117,10 @@ def load_denoiser(
         if not 0 <= low < high:
             raise ValueError(f"sigma_range {low:g} to {high:g}")
         architecture, both = metadata["architecture"], bool(metadata["both"])
-    except (KeyError, TypeError, ValueError) as error:
+        for level, found in metadata.get("residual", {}).items():
+            if not (float(level) > 0 and float(found["highest"]) > 0):
+                raise ValueError(f"residual {found} at {level}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: damaged metadata ({error})", hint="the file was not written by gpnp") from error
     try:
         with torch.device("meta"):  # weights without storage: metadata that claim too much cannot fill the memory

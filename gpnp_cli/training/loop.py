@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..denoisers.familiarity import LEVELS, relative_residual
 from ..denoisers.unet import NetworkDenoiser
 from ..errors import DivergenceError, EnvironmentProblem, InputError, UsageError
 from ..samplers.rng import generator
@@ -253,6 +254,19 @@ class Trainer:
                 out = denoiser(noisy.to(self.device), sigma).clamp(0, 1).cpu()
                 scores.append(-10 * (out - x).square().mean((1, 2, 3)).clamp_min(1e-12).log10())
             result[f"{sigma * 255:g}"] = float(torch.cat(scores).mean())
+        return result
+
+    @torch.no_grad()
+    def residuals(self) -> dict[str, dict[str, float]]:
+        """Mean and highest `relative_residual` of the validation pictures by sigma; {} without, or for parts of pictures."""
+        if self.validation is None or self.model.net.image_size is None:
+            return {}
+        denoiser, result = self.denoiser(), {}
+        for sigma in LEVELS:
+            rng = generator(self.seed, 6)
+            parts = [relative_residual(denoiser, x.to(self.device), sigma, rng) for x in self.validation.split(16)]
+            found = torch.cat(parts)
+            result[f"{sigma:g}"] = {"mean": float(found.mean()), "highest": float(found.max())}
         return result
 
     def start_from(self, denoiser: NetworkDenoiser) -> None:

@@ -1,0 +1,48 @@
+"""`gpnp blind-deblur`: undo a blur that is not known."""
+
+from ..errors import UsageError
+from .app import app
+from .options import PICTURE_FLAGS, SAMPLING_FLAGS, Call, Flag, command
+
+FLAGS = (
+    Flag(("--kernel-size",), "kernel_size", "Kernel", "N|auto"),
+    Flag(("--kernel-model",), "kernel_model", "Kernel", "free|motion|gaussian|disk"),
+    Flag(("--search-iterations",), "search.iterations", "Kernel", "N"),
+    Flag(("--chains",), "search.chains", "Kernel", "K"),
+    Flag(("--restarts",), "search.restarts", "Kernel", "N"),
+    Flag(("--crop",), "search.crop", "Kernel", "PX"),
+    Flag(("--regularise",), "search.regularise", "Kernel", "l2,sparse,connected"),
+    Flag(("--noise",), "noise", "Damage", "SIGMA|auto"),
+    Flag(("--simulate",), "simulate", "Damage"),
+    Flag(("--kernel", "-k"), "kernel", "Damage", "SPEC|FILE"),
+    Flag(("--reference",), "reference", "Damage", "FILE|FOLDER"),
+    Flag(("--init",), "sampler.init", "Sampler", "noise|observed"),
+    Flag(("--animation",), "output.animation", "Input/Output", "none|gif|webp"),
+    *PICTURE_FLAGS,
+    *SAMPLING_FLAGS,
+)
+
+
+@command(app, "blind-deblur", FLAGS, "IMAGE...")
+def blind_deblur(call: Call) -> int:
+    """Undo an unknown blur: the kernel, samples, their mean, and a map of where they disagree."""
+    from ..kernels import FORMS, parse_kernel
+    from .batch import Batch
+
+    config = call.config
+    call.check_simulation()
+    if config.simulate and config.kernel is None:
+        raise UsageError("--simulate needs --kernel: what is to blur the picture", hint=f"use {FORMS}")
+    if config.kernel is not None and not config.simulate:
+        raise UsageError(
+            "--kernel is for --simulate only: the blur is looked for", hint="if it is known, use gpnp deblur --kernel"
+        )
+    kernel = parse_kernel(config.kernel, config.run.max_pixels) if config.simulate else None
+    batch = Batch(call, [kernel and kernel.path, config.reference])
+    for note in kernel.notes if kernel else ():
+        call.report.note(f"gpnp: {note}")
+    if call.dry_run:
+        return batch.dry_run()
+    from .blind_deblurring import BlindDeblurring
+
+    return BlindDeblurring(call, kernel).run(batch)

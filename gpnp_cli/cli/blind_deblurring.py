@@ -1,0 +1,330 @@
+"""The work behind `gpnp blind-deblur`, apart from its options so that `--help` need not import torch."""
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import build, kernels
+from ..alignment import BORDER, aligned, best_shift
+from ..errors import InputError
+from ..figures import Tile
+from ..forward.informative import has_structure, richest_window, unsaturated
+from ..forward.kernel_fit import (
+    Connectedness,
+    FreeForm,
+    Parametric,
+    SmallEnergy,
+    Sparsity,
+    moved_onto,
+    support,
+    trimmed,
+)
+from ..imageio import Picture
+from ..kernel_figures import Snapshot, animation, kernel_picture, snapshot_strip, spread_tile
+from ..kernels import BlurKernel
+from ..noise import estimate_sigma
+from ..samplers.em import EmStep, Fits, Schedule, edges_first, misfit, refine
+from ..samplers.rng import ChainRng
+from . import results
+from .batch import Job, Restored
+from .deblurring import NOISE_FLOOR, Deblurring
+from .options import Call
+from .results import Samples
+
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+AUTO_SHARE, AUTO_LARGEST = 8, 65  # --kernel-size auto: an eighth of the shorter side, so many pixels at most
+SHARES = (0.2, 0.4, 0.6, 0.8)  # of the iterations, where snapshots are taken
+FRAMES = 40  # of an animation, about
+SETTLED = 5  # iterations over which the kernel's last change is measured
+RESTLESS = 0.15  # a larger change is worth a warning
+SHARP = 0.8  # a kernel with such a share in one pixel hardly blurs
+REGULARISERS = {"l2": SmallEnergy(0.01), "sparse": Sparsity(1e-4), "connected": Connectedness()}
+# The searches by edges: the price of an edge, and how much the kernel is spread out, which would else shrink to a point.
+SEARCHES = ((8e-3, 0.01), (2e-2, 0.01), (8e-3, 0.03), (4e-3, 0.01), (2e-2, 0.03), (4e-3, 0.03))
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What one search found: the kernel `(k, k)`, the data's noise level, and how it went.
+
+    `misfit` is the criterion, lower for better kernels (`samplers.em.misfit`); `change` is the kernel's relative change over the last iterations, `phi` the parameters of a kernel that has some.
+    """
+
+    kernel: Tensor
+    sigma_y: float
+    misfit: float
+    change: float
+    last: EmStep
+    frames: list[Snapshot]
+    phi: tuple[float, ...] | None
+
+    @property
+    def nfe(self) -> int:
+        """Denoiser calls per chain."""
+        return self.last.nfe
+
+
+class BlindDeblurring(Deblurring):
+    """Restores pictures that an unknown kernel blurred: looks for it, then goes on as if it had been known."""
+
+    before = "blurred"
+    border = "real"
+
+    def __init__(self, call: Call, simulated: BlurKernel | None) -> None:
+        super().__init__(call, simulated)
+        self.simulated = simulated
+
+    def identity(self, picture: Picture, job: Job) -> dict[str, str]:
+        self.kernel = self.simulated or BlurKernel(np.ones((1, 1)))
+        return super().identity(picture, job)
+
+    @property
+    def kernel_name(self) -> str:
+        height, width = self.kernel.values.shape
+        return f"estimated, {width}x{height} pixels"
+
+    def restore(self, picture: Picture, job: Job) -> Restored:
+        config, name = self.config, str(job.input.path)
+        results.chosen(picture, config.output)  # what cannot be written fails now, not after the chains
+        if config.simulate:
+            self.kernel = self.simulated
+            self.check_size(picture, name)
+            picture, _, y = self.degrade(picture, name)
+            truth = picture.pixels
+        else:
+            y, truth = self.tensor(picture.pixels), self.truth(picture, job)
+        size = self.window(picture, name)
+        grey = luminance(y)
+        if not has_structure(grey):
+            raise InputError(
+                f"{name}: holds nothing but noise or one colour, so there is no blur to be estimated",
+                hint="take a picture with edges in it",
+            )
+        found, best = self.look(picture, y, grey, size)
+        facts = self.tell(name, found, best)
+        kernel = trimmed(best.kernel)
+        self.kernel = BlurKernel(kernel.double().cpu().numpy())
+        self.more = self.tiles(found, best)
+        restored = self.restored(picture, job, self.operator(y.shape[1:]), y, truth, best.sigma_y)
+        return Restored(restored.files + self.files(job, best), restored.facts | facts)
+
+    def window(self, picture: Picture, name: str) -> tuple[int, int]:
+        """The side of the square that the kernel is looked for in."""
+        shorter, size = min(picture.pixels.shape[1:]), self.config.kernel_size
+        if size == "auto":
+            size = min(AUTO_LARGEST, max(3, shorter // AUTO_SHARE // 2 * 2 + 1))
+        if 2 * size > shorter:
+            raise InputError(
+                f"{name}: a kernel of {size}x{size} pixels cannot be estimated from {picture.pixels.shape[2]}x"
+                f"{picture.pixels.shape[1]} pixels",
+                hint="it may have half the picture's shorter side at most" if shorter >= 6 else "take a larger picture",
+            )
+        return size, size
+
+    def look(self, picture: Picture, y: Tensor, grey: Tensor, size: tuple[int, int]) -> tuple[list[Found], Found]:
+        """All searches by edges, and what chains make of the best; on the part of the picture that tells most."""
+        config = self.config
+        known = unsaturated(y, reach=max(size))
+        part = richest_window(grey, known, max(config.search.crop, 6 * max(size)))
+        if not bool(known.all()):
+            self.report.note(f"{picture.path}: {100 * float((~known).float().mean()):.2g} % saturated, left out")
+        if (height := part[0].stop - part[0].start) < grey.shape[2] or part[1].stop - part[1].start < grey.shape[3]:
+            self.report.note(
+                f"{picture.path}: kernel looked for in {part[1].stop - part[1].start}x{height} pixels at row {part[0].start}, "
+                f"column {part[1].start}"
+            )
+        grey, known = grey[..., part[0], part[1]], known[part]
+        floor = config.noise
+        if floor == "auto":
+            floor = estimate_sigma(grey).nan_to_num(0.0).item()
+        denoiser = self.prior(replace(picture, pixels=picture.pixels[:1])).denoiser
+        floor = max(floor, NOISE_FLOOR)
+
+        def cost(h: Tensor) -> float:
+            return misfit(denoiser, grey, known, trimmed(h))
+
+        found = []
+        with torch.inference_mode():
+            for number, (weight, energy) in enumerate(SEARCHES[: config.search.restarts], start=1):
+                schedule = Schedule(config.search.iterations, weight=weight)
+                total = schedule.total(size)
+                fit = self.fits(max(size), energy)
+                steps = edges_first(grey, known, size, fit, schedule)
+                label = f"edges {number}/{config.search.restarts}  "
+                tracked = self.report.track(steps, total - config.search.iterations, label)
+                found.append(follow(tracked, total, fit, cost))
+            start = min(found, key=lambda each: each.misfit)
+            fit = self.fits(max(size))
+            rng = ChainRng(build.picture_seed(self.seed, picture.sha256, (2,)), config.search.chains, self.device)
+            steps = refine(denoiser, grey, known, start.last, fit(1.0), schedule, floor, rng)
+            best = follow(self.report.track(steps, total, "kernel  "), total, fit, cost)
+            best = replace(best, frames=[*start.frames, *best.frames])
+            if best.misfit > start.misfit:  # the criterion keeps the last word
+                best = replace(best, kernel=start.kernel, misfit=start.misfit, phi=start.phi)
+            none = torch.zeros_like(best.kernel)
+            none[size[0] // 2, size[1] // 2] = 1
+            if (unblurred := cost(none)) <= best.misfit:
+                self.report.note(f"{picture.path}: no blur explains it as well as any: the kernel is one pixel")
+                best = replace(best, kernel=none, misfit=unblurred, sigma_y=floor)
+        return found, best
+
+    def fits(self, size: int, energy: float = 0.0) -> Fits:
+        """The M-step for each scale; `energy` is the weight of the kernel's own."""
+        kind = self.config.kernel_model
+        if kind == "free":
+            chosen = [REGULARISERS[name] for name in self.config.search.regularise if name != "none"]
+            free = FreeForm([SmallEnergy(energy), *chosen] if energy else chosen)
+            return lambda scale: free
+        fit = parametric(kind, size)
+
+        def at(scale: float) -> Parametric:
+            fit.scale = scale
+            return fit
+
+        return at
+
+    def tell(self, name: str, found: list[Found], best: Found) -> dict[str, Any]:
+        """What was found, on stderr and for the manifest."""
+        kernel = best.kernel
+        number = min(range(len(found)), key=lambda k: found[k].misfit)
+        height, width = trimmed(kernel).shape
+        searches = f", search {number + 1} of {len(found)}" if len(found) > 1 else ""
+        self.report.note(
+            f"{name}: kernel {width}x{height} pixels, noise {best.sigma_y:.4g} ({255 * best.sigma_y:.3g}/255), "
+            f"changed by {100 * best.change:.1f} % over the last {SETTLED} iterations{searches}"
+        )
+        phi = {}
+        if best.phi is not None:
+            phi = dict(zip(PARAMETERS[self.config.kernel_model], map(float, best.phi), strict=True))
+            self.report.note(
+                f"{name}: {self.config.kernel_model} of {', '.join(f'{key} {v:.3g}' for key, v in phi.items())}"
+            )
+        if best.change > RESTLESS:
+            self.report.warn(f"{name}: the kernel has not settled; more --search-iterations may help")
+        ring = float(kernel.sum() - kernel[1:-1, 1:-1].sum())
+        if ring > 0.01:
+            self.report.warn(f"{name}: the kernel reaches the border of its window; a larger --kernel-size may help")
+        if float(kernel.max()) > SHARP:
+            self.report.note(
+                f"{name}: {100 * float(kernel.max()):.0f} % of the kernel are in one pixel: hardly blurred"
+            )
+        return {
+            "kernel_size": [width, height],
+            "kernel_change": best.change,
+            "kernel_nfe": best.nfe,
+            "kernel_misfit": best.misfit,
+            "search": number,
+            "search_misfit": [each.misfit for each in found],
+            **({"kernel_parameters": phi} if phi else {}),
+        }
+
+    def tiles(self, found: list[Found], best: Found) -> tuple[Tile, ...]:
+        """The kernel and its spread over the searches, for the contact sheet."""
+        height, width = self.kernel.values.shape
+        shown = [Tile("kernel", kernel_picture(self.kernel.values), f"{width}x{height} pixels")]
+        if len(found) > 1:
+            shown.append(spread_tile(spread(found, best)))
+        return tuple(shown)
+
+    def files(self, job: Job, best: Found) -> list[tuple[str, str, Callable[[], bytes]]]:
+        """The kernel to look at and to compute with, the strip and the animation."""
+        output, made, title = self.config.output, [], job.input.path.name
+        values, frames = self.kernel.values, best.frames
+        if "kernel" in output.save:
+            made.append(("kernel", "png", lambda: results.png(kernel_picture(values))))
+            made.append(("kernel-raw", "npy", lambda: npy(values)))
+        if "strip" in output.save:
+            chosen = [min(frames, key=lambda frame: abs(frame.share - share)) for share in SHARES]
+            made.append(("strip", "png", lambda: results.png(snapshot_strip(chosen, title))))
+        if output.animation != "none":
+            made.append(("search", output.animation, lambda: animation(frames, output.animation)))
+        return made
+
+    def measure(
+        self, job: Job, samples: Samples, shown: np.ndarray, truth: np.ndarray | None, facts: dict[str, Any]
+    ) -> dict[str, dict[str, float]] | None:
+        """The scores up to a shift, since a picture may be moved if its kernel is, without the border."""
+        if truth is None:
+            return None
+        border = min(BORDER, min(truth.shape[1:]) // 4)
+        shift = best_shift(samples.mean.clip(0, 1), truth, border=border)
+        mean, inside = aligned(samples.mean, truth, shift, border)
+        draws = [aligned(draw, truth, shift, border)[0] for draw in samples.draws]
+        moved = Samples(np.stack(draws) if draws else samples.draws, mean, samples.std)
+        facts["shift"] = list(shift)
+        self.report.note(
+            f"{job.input.path}: scores without a border of {border} pixels, moved by {shift[0]:g}, {shift[1]:g}"
+        )
+        return super().measure(job, moved, aligned(shown, truth, None, border)[0], inside, facts)
+
+
+def follow(steps: Iterator[EmStep], total: int, fit: Fits, cost: Callable[[Tensor], float]) -> Found:
+    """Run a search to its end, and keep what is told of it; `cost` is the criterion."""
+    shares = {*SHARES, *(k / FRAMES for k in range(1, FRAMES + 1))}
+    wanted = {max(1, round(share * total)) for share in shares}
+    frames, recent, step = [], [], None
+    for step in steps:
+        recent = [*recent[-SETTLED:], step.state.h]
+        if step.iteration in wanted:
+            frames.append(snapshot(step, total))
+    h = step.state.h
+    old = recent[0] if recent[0].shape == h.shape else torch.zeros_like(h)
+    change = float((h - old).norm() / h.norm())
+    phi = getattr(fit(1.0), "phi", None)
+    return Found(h.clone(), step.state.sigma_y, cost(h), change, step, frames, phi)
+
+
+def snapshot(step: EmStep, total: int) -> Snapshot:
+    return Snapshot(step.iteration / total, step.picture[0].cpu().numpy(), step.state.h.cpu().numpy())
+
+
+def spread(found: list[Found], best: Found) -> np.ndarray:
+    """The standard deviation of the kernels' entries over the searches, each moved onto the best one."""
+    moved = torch.stack([moved_onto(each.kernel, best.kernel) for each in found])
+    return moved.std(0)[support(best.kernel)].cpu().numpy()
+
+
+def luminance(y: Tensor) -> Tensor:
+    """`y` `(1, C, H, W)` as `(1, 1, H, W)`."""
+    if y.shape[1] == 1:
+        return y
+    return (y * y.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
+
+
+def npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+PARAMETERS = {"motion": ("length", "degrees"), "gaussian": ("std",), "disk": ("radius",)}
+DRAWN = {"motion": kernels.motion, "gaussian": kernels.gaussian, "disk": kernels.disk}
+LEAST = 0.3  # pixels: a smaller motion or disk is no blur
+
+
+def parametric(kind: str, size: int) -> Parametric:
+    """The M-step for kernels of one kind, whose lengths are at most about `size` pixels."""
+
+    def draw(phi: tuple[float, ...], scale: float, shape: tuple[int, int]) -> Tensor:
+        length, *angles = phi
+        values = torch.from_numpy(DRAWN[kind](min(max(scale * length, LEAST), 2.0 * max(shape)), *angles))
+        return fitted(values, shape)
+
+    longest = {"motion": size, "gaussian": size / 6, "disk": size / 2}[kind]
+    lengths = [longest * k / 8 for k in range(1, 9)]
+    if kind == "motion":
+        return Parametric(draw, [(n, a) for n in lengths for a in range(0, 180, 15)], (longest / 16, 7.5))
+    return Parametric(draw, [(n,) for n in lengths], (longest / 16,))
+
+
+def fitted(values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A centred kernel with odd sides, cut or padded to the odd `shape`, summing to 1."""
+    rows, columns = ((n - k) // 2 for n, k in zip(shape, values.shape, strict=True))
+    out = F.pad(values, (columns, columns, rows, rows))
+    return out / out.sum()

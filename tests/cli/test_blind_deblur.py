@@ -1,0 +1,166 @@
+"""`gpnp blind-deblur` on small pictures: what is written, what is found, and what is refused."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+FAST = ("--denoiser", "gaussian:0.5,0.2", "--iterations", "2", "--search-iterations", "2", "--restarts", "1")
+SMALL = ("--threads", "1", "--device", "cpu", "--kernel-size", "5")
+MEAN = ("--save", "mean", "-n", "1")
+
+
+@pytest.fixture
+def blind(gpnp):
+    return lambda *arguments: gpnp("blind-deblur", *FAST, *SMALL, *arguments)
+
+
+@pytest.fixture
+def pic(alone, draw) -> np.ndarray:
+    return draw("pic.png")
+
+
+def manifest(path="gpnp_out/pic.blind-deblur.gpnp.json") -> dict:
+    return json.loads(Path(path).read_text("utf-8"))
+
+
+def refused(outcome, code: int, *words: str) -> None:
+    assert outcome.code == code, outcome
+    assert outcome.out == ""
+    errors = [line for line in outcome.err.splitlines() if line.startswith("gpnp: error: ")]
+    assert len(errors) == 1, outcome.err
+    for word in words:
+        assert word in errors[0]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_result_has_its_name(blind, draw, alone, channels):
+    draw("pic.png", channels=channels)
+    code, out, err = blind("pic.png", "--restarts", "2", "--animation", "webp")
+    assert (code, out) == (0, "gpnp_out/pic.blind-deblur.png\n"), err
+    pictures = {f"pic.blind-deblur{kind}.png" for kind in ("", ".sample-01", ".sample-02", ".sample-03")}
+    kinds = ("std.png", "sheet.png", "kernel.png", "kernel-raw.npy", "strip.png", "search.webp", "gpnp.json")
+    assert set(os.listdir("gpnp_out")) == pictures | {f"pic.blind-deblur.{kind}" for kind in kinds}
+    for name in pictures:
+        picture = Image.open(f"gpnp_out/{name}")
+        assert (picture.mode, picture.size) == ({1: "L", 3: "RGB"}[channels], (32, 24))
+    kernel, told = np.load("gpnp_out/pic.blind-deblur.kernel-raw.npy"), manifest()
+    assert kernel.sum() == pytest.approx(1) and kernel.min() >= 0
+    assert list(kernel.shape[::-1]) == told["kernel_size"] and all(side % 2 and side <= 5 for side in kernel.shape)
+    assert told["kernel_misfit"] <= min(told["search_misfit"]) == told["search_misfit"][told["search"]]
+    width, height = told["kernel_size"]
+    assert f"pic.png: kernel {width}x{height} pixels, noise {told['sigma_y']:.4g}" in err
+    assert (told["kernel_nfe"], told["nfe"]) == (2, 3)
+
+
+def test_the_kernel_file_is_one_for_deblur(blind, gpnp, pic):
+    assert blind("pic.png", *MEAN, "--save", "kernel,mean").code == 0
+    flags = ("--denoiser", "gaussian:0.5,0.2", "--iterations", "2", "--noise", str(manifest()["sigma_y"]), *MEAN)
+    kernel = "gpnp_out/pic.blind-deblur.kernel-raw.npy"
+    assert gpnp("deblur", "pic.png", "--kernel", kernel, *flags).code == 0
+    one, other = (Path(f"gpnp_out/pic.{command}.png").read_bytes() for command in ("blind-deblur", "deblur"))
+    assert one == other  # the same pass
+
+
+@pytest.mark.parametrize("model", [pytest.param("free", marks=pytest.mark.slow), "motion"])
+def test_a_straight_motion_is_found(gpnp, alone, model):
+    """Rectangles are as sharp as pictures can be."""
+    rng, pixels = np.random.Generator(np.random.PCG64(0)), np.full((84, 84), 128, np.uint8)
+    for _ in range(40):
+        top, left = rng.integers(0, 76, 2)
+        height, width = rng.integers(8, 40, 2)
+        pixels[top : top + height, left : left + width] = rng.integers(12, 243)
+    Image.fromarray(pixels).save("pic.png")
+    flags = ("--simulate", "--kernel", "motion:7,0", "--noise", "0.005", "--kernel-model", model, *MEAN)
+    search = ("--kernel-size", "11", "--search-iterations", "1", "--restarts", "1", "--iterations", "2")
+    code, _, err = gpnp("blind-deblur", "pic.png", *flags, "--save", "kernel", *search, "--threads", "1")
+    assert code == 0, err
+    kernel = np.load("gpnp_out/pic.blind-deblur.kernel-raw.npy")
+    p = np.arange(kernel.shape[1]) - kernel.shape[1] // 2
+    assert (kernel.sum(0) * p**2).sum() == pytest.approx(4, abs=1.5)  # of seven equal pixels in a row
+    q = np.arange(kernel.shape[0]) - kernel.shape[0] // 2
+    assert (kernel.sum(1) * q**2).sum() < 0.6
+    if model == "motion":
+        found = manifest()["kernel_parameters"]
+        assert found["length"] == pytest.approx(7, abs=1)
+        assert abs((found["degrees"] + 90) % 180 - 90) < 10
+        assert "motion of length" in err
+
+
+@pytest.mark.parametrize("model", ["gaussian", "disk"])
+def test_other_models_have_one_parameter(blind, pic, model):
+    assert blind("pic.png", "--kernel-model", model, *MEAN).code == 0
+    assert set(manifest()["kernel_parameters"]) == {{"gaussian": "std", "disk": "radius"}[model]}
+
+
+def test_what_has_no_edges_is_refused_and_no_kernel_made_up(blind, draw):
+    noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (24, 32)).astype(np.uint8)
+    Image.fromarray(noise).save("noise.png")
+    Image.new("L", (32, 24), 77).save("grey.png")
+    Image.new("RGB", (32, 24), (9, 99, 9)).save("green.png")
+    draw("pic.png")
+    code, out, err = blind("noise.png", "grey.png", "green.png", "pic.png", *MEAN)
+    assert (code, out) == (1, "gpnp_out/pic.blind-deblur.png\n")
+    for name in ("noise", "grey", "green"):
+        assert f"{name}.png: holds nothing but noise or one colour, so there is no blur to be estimated" in err
+        assert not list(Path("gpnp_out").glob(f"{name}*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--kernel-size", "4"], 2, ["kernel_size", "odd"]),
+        (["--kernel-size", "1"], 2, ["kernel_size"]),
+        (["--kernel-size", "-5"], 2, ["kernel_size"]),
+        (["--kernel-size", "9999"], 2, ["kernel_size"]),
+        (["--kernel-size", "31"], 1, ["31x31", "32x24"]),
+        (["--kernel-size", "13"], 1, ["13x13", "32x24"]),
+        (["--kernel-model", "zigzag"], 2, ["kernel_model"]),
+        (["--kernel", "motion:5,0"], 2, ["--kernel", "--simulate"]),
+        (["--simulate", "--noise", "0.01"], 2, ["--kernel"]),
+        (["--simulate", "--kernel", "disk:2"], 2, ["noise"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_cannot_be_done_is_said(gpnp, pic, flags, code, words):
+    size = () if "--kernel-size" in flags else ("--kernel-size", "5")
+    refused(gpnp("blind-deblur", "pic.png", *FAST, *size, *flags, *MEAN), code, *words)
+    assert not list(Path(".").glob("gpnp_out/*.png"))
+
+
+def test_saturated_pixels_and_large_pictures_are_told(blind, draw, alone):
+    pixels = draw("pic.png", height=90, width=100)
+    pixels[40:44, 50:56] = 255
+    Image.fromarray(pixels).save("pic.png")
+    code, _, err = blind("pic.png", "--crop", "64", *MEAN)
+    assert code == 0, err
+    assert "saturated, left out" in err
+    assert "kernel looked for in 64x64 pixels at row" in err
+    assert Image.open("gpnp_out/pic.blind-deblur.png").size == (100, 90)
+
+
+def test_scores_are_up_to_a_shift(blind, pic):
+    Image.fromarray(np.roll(pic, (1, -2), (0, 1))).save("truth.png")
+    assert blind("pic.png", "--reference", "truth.png", *MEAN).code == 0
+    told = manifest()
+    assert told["metrics"]["blurred"]["psnr"] is None  # infinite: the same picture, elsewhere
+    assert len(told["shift"]) == 2
+
+
+def test_a_manifest_as_config_repeats_the_run(blind, gpnp, pic):
+    assert blind("pic.png", "--seed", "3", "-n", "2").code == 0
+    assert gpnp("blind-deblur", "pic.png", "-c", "gpnp_out/pic.blind-deblur.gpnp.json", "-o", "again").code == 0
+    for name in os.listdir("again"):
+        if not name.endswith(".json"):
+            assert Path(f"again/{name}").read_bytes() == Path(f"gpnp_out/{name}").read_bytes(), name
+    assert "already done" in blind("pic.png", "--seed", "3", "-n", "2").err
+
+
+def test_a_dry_run_writes_nothing(blind, pic):
+    code, out, _ = blind("pic.png", "--dry-run")
+    assert code == 0
+    assert "kernel_size: 5" in out and "restarts: 1" in out
+    assert os.listdir(".") == ["pic.png"]
