@@ -32,7 +32,7 @@ from problems import Problem, centre, deblurring, kernels, pictures, restore
 from torch import Tensor
 
 from gpnp_cli import build
-from gpnp_cli.config import DeblurSampler, Model
+from gpnp_cli.config import CIRCULAR, DeblurSampler, Model
 from gpnp_cli.forward.base import ForwardModel
 from gpnp_cli.kernels import disk
 from gpnp_cli.metrics import psnr
@@ -93,7 +93,8 @@ def lpips_of(x: np.ndarray, truth: np.ndarray) -> float | None:
 
 
 def ours(problem: Problem, method: str, denoiser, chains: int = CHAINS) -> dict:
-    draws, nfe = restore(problem, DeblurSampler(method=method), denoiser, chains)
+    short = {"iterations": CIRCULAR} if method == "pnp" else {}  # as `gpnp deblur --border circular`
+    draws, nfe = restore(problem, DeblurSampler(method=method, **short), denoiser, chains)
     if method == "pnp":
         return {"psnr": psnr(draws[0], problem.truth), "lpips": lpips_of(draws[0], problem.truth), "nfe": nfe}
     row = {f"psnr of mean of {k}": psnr(draws[:k].mean(0), problem.truth) for k in (3, chains) if k <= chains}

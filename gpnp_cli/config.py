@@ -80,6 +80,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 # the noise of the data or here, whichever is higher; and what a single estimate leaves no choice about.
 POINT: dict[str, Any] = {"iterations": 30, "sigma_max": 0.192, "sigma_min": 0.002}
 SINGLE: dict[str, Any] = {"samples": 1, "final": "state"}
+# DPIR takes 8 calls for circular blur, and more oversmooth there; what lies beyond a real border takes longer to be found.
+CIRCULAR = 12
 
 # The same for every method that differs from `gpnp`: its own numbers, and what it leaves no choice about.
 METHODS: dict[str, dict[str, Any]] = {
@@ -171,8 +173,6 @@ class Section(BaseModel):
 class Sampler(Section):
     """How samples are drawn."""
 
-    methods: ClassVar[dict[str, dict[str, Any]]] = METHODS
-
     samples: int = Field(3, ge=1, le=10_000, description="Independent posterior samples per picture")
     method: Literal["gpnp", "pnp", "langevin", "annealed-langevin", "dps", "diffpir", "split-gibbs"] = Field(
         "gpnp", description="What draws the samples; or one sharp estimate by half-quadratic splitting (pnp)"
@@ -210,7 +210,7 @@ class Sampler(Section):
         numbers = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
         method = given.get("method")
         if isinstance(method, str):
-            numbers, given = numbers | cls.methods.get(method, {}), given | FIXED.get(method, {})
+            numbers, given = numbers | METHODS.get(method, {}), given | FIXED.get(method, {})
         return {**{key: numbers[key] for key in numbers if _by_preset(cls.model_fields[key])}, **given}
 
     @model_validator(mode="after")
@@ -226,9 +226,6 @@ class Sampler(Section):
 
 class DeblurSampler(Sampler):
     """How samples are drawn."""
-
-    # DPIR takes 8 calls for circular blur; real borders, whose outside is unknown, gain by a few more.
-    methods: ClassVar[dict[str, dict[str, Any]]] = METHODS | {"pnp": POINT | {"iterations": 12}}
 
     init: Literal["noise", "observed"] = Field(
         "observed", description="First state: noise around mid-grey, or around the blurred picture"
@@ -371,6 +368,16 @@ class DeblurConfig(Restoration):
     simulate: bool = Field(False, description="The input is intact: degrade it first, and measure the result")
     reference: File | None = Field(None, description="The true picture, or a folder of them, to measure against")
     sampler: DeblurSampler = Field(default_factory=DeblurSampler)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, values: Any) -> Any:
+        """A single estimate with circular borders takes `CIRCULAR` calls, if not told otherwise."""
+        if isinstance(values, Mapping) and values.get("border") == "circular":
+            sampler = values.get("sampler")
+            if isinstance(sampler, Mapping) and sampler.get("method") == "pnp" and sampler.get("iterations") is None:
+                return {**values, "sampler": {**sampler, "iterations": CIRCULAR}}
+        return values
 
 
 class Search(Section):
@@ -1580,7 +1587,7 @@ def init_text(command: str) -> str:
         value = _yaml(_value(config, key))
         if _by_preset(info):
             values = ", ".join(f"{name} {_yaml(preset[leaf])}" for name, preset in PRESETS.items())
-            own = [f"; method {name} {_yaml(rest[leaf])}" for name, rest in kind.methods.items() if leaf in rest]
+            own = [f"; method {name} {_yaml(rest[leaf])}" for name, rest in METHODS.items() if leaf in rest]
             comment += f" Presets: {values}{''.join(own)}."
         start = f"{indent}# "
         lines += textwrap.wrap(comment, 100, initial_indent=start, subsequent_indent=start, break_on_hyphens=False)

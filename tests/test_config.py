@@ -100,7 +100,7 @@ def test_a_single_estimate_has_numbers_of_its_own(command):
     sets = ["sampler.method=pnp", "sampler.preset=published", "sampler.samples=5", "sampler.sigma_max=0.3"]
     resolved = resolve(command, {"sampler.final": "denoise"}, sets, env={})
     sampler, origins = resolved.config.sampler, resolved.origins
-    assert (sampler.iterations, sampler.sigma_min) == (12 if command == "deblur" else 30, config.POINT["sigma_min"])
+    assert (sampler.iterations, sampler.sigma_min) == (config.POINT["iterations"], config.POINT["sigma_min"])
     assert (sampler.sigma_max, origins["sampler.sigma_max"]) == (0.3, "--set")
     assert (sampler.samples, sampler.final) == (1, "state")  # whatever was asked for
     for key in ("iterations", "sigma_min", "samples", "final"):
@@ -112,8 +112,8 @@ def test_a_single_estimate_has_numbers_of_its_own(command):
 @pytest.mark.parametrize("method", config.METHODS)
 def test_a_method_brings_its_numbers_and_what_it_cannot_do_otherwise(method):
     resolved = resolve("deblur", {"sampler.method": method, "sampler.final": "denoise"}, env={})
-    own = config.DeblurSampler.methods[method]
-    assert {key: getattr(resolved.config.sampler, key) for key in own} == own
+    found = {key: getattr(resolved.config.sampler, key) for key in config.METHODS[method]}
+    assert found == config.METHODS[method]
     fixed = config.FIXED.get(method, {})
     assert resolved.config.sampler.final == fixed.get("final", "denoise")
     for key in {**config.METHODS[method], **fixed}:
@@ -121,6 +121,16 @@ def test_a_method_brings_its_numbers_and_what_it_cannot_do_otherwise(method):
     assert (
         resolve("deblur", {"sampler.method": method}, ["sampler.sigma_max=0.7"], env={}).config.sampler.sigma_max == 0.7
     )
+
+
+def test_a_single_estimate_is_shorter_with_circular_borders():
+    flags = {"sampler.method": "pnp", "border": "circular"}
+    resolved = resolve("deblur", flags, env={})
+    assert resolved.config.sampler.iterations == config.CIRCULAR
+    assert resolved.origins["sampler.iterations"] == "method pnp"
+    assert resolve("deblur", flags, ["sampler.iterations=40"], env={}).config.sampler.iterations == 40
+    assert resolve("deblur", {**flags, "border": "real"}, env={}).config.sampler.iterations == 30
+    assert resolve("deblur", {"border": "circular"}, env={}).config.sampler.iterations == 100
 
 
 def test_a_key_given_overrides_the_preset():
