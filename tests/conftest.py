@@ -119,3 +119,9 @@ def draw():
         return pixels
 
     return draw
+
+
+@pytest.fixture
+def pic(alone, draw) -> np.ndarray:
+    """pic.png in an empty current folder, and its pixels."""
+    return draw("pic.png")

@@ -24,6 +24,7 @@ from ..config import dump
 from ..errors import EnvironmentProblem, GpnpError, InputError, UsageError
 from ..imageio import WRITABLE, Picture, read_picture, write_atomic
 from ..inputs import Input, expand_inputs
+from ..kernels import BlurKernel
 from .guard import report_bug
 from .options import Call
 from .report import finite
@@ -106,6 +107,14 @@ def config_hash(config: dict[str, Any], extra: dict[str, str]) -> str:
     for section, key in NOT_IN_HASH:
         config[section].pop(key)
     return hashlib.sha256(json.dumps([config, extra], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def blurred(call: Call, kernel: BlurKernel | None) -> "Batch":
+    """The batch of a call whose data a kernel made (None: its file is no companion); what is odd about it is said."""
+    batch = Batch(call, [kernel and kernel.path, call.config.reference])
+    for note in kernel.notes if kernel else ():
+        call.report.note(f"gpnp: {note}")
+    return batch
 
 
 class Batch:

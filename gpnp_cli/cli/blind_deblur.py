@@ -27,7 +27,7 @@ FLAGS = (
 def blind_deblur(call: Call) -> int:
     """Undo an unknown blur: the kernel, samples, their mean, and a map of where they disagree."""
     from ..kernels import FORMS, parse_kernel
-    from .batch import Batch
+    from .batch import blurred
 
     config = call.config
     call.check_simulation()
@@ -38,9 +38,7 @@ def blind_deblur(call: Call) -> int:
             "--kernel is for --simulate only: the blur is looked for", hint="if it is known, use gpnp deblur --kernel"
         )
     kernel = parse_kernel(config.kernel, config.run.max_pixels) if config.simulate else None
-    batch = Batch(call, [kernel and kernel.path, config.reference])
-    for note in kernel.notes if kernel else ():
-        call.report.note(f"gpnp: {note}")
+    batch = blurred(call, kernel)
     if call.dry_run:
         return batch.dry_run()
     from .blind_deblurring import BlindDeblurring

@@ -31,13 +31,13 @@ from ..kernels import BlurKernel
 from ..noise import estimate_sigma
 from ..samplers.em import EmStep, Fits, Schedule, edges_first, misfit, refine
 from ..samplers.rng import ChainRng
+from ..training.data import luma
 from . import results
 from .batch import Job, Restored
 from .deblurring import NOISE_FLOOR, Deblurring
 from .options import Call
 from .results import Samples
 
-LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 AUTO_SHARE, AUTO_LARGEST = 8, 65  # --kernel-size auto: an eighth of the shorter side, so many pixels at most
 SHARES = (0.2, 0.4, 0.6, 0.8)  # of the iterations, where snapshots are taken
 FRAMES = 40  # of an animation, about
@@ -100,7 +100,7 @@ class BlindDeblurring(Deblurring):
         else:
             y, truth = self.tensor(picture.pixels), self.truth(picture, job)
         size = self.window(picture, name)
-        grey = luminance(y)
+        grey = luma(y)
         if not has_structure(grey):
             raise InputError(
                 f"{name}: holds nothing but noise or one colour, so there is no blur to be estimated",
@@ -288,13 +288,6 @@ def spread(found: list[Found], best: Found) -> np.ndarray:
     """The standard deviation of the kernels' entries over the searches, each moved onto the best one."""
     moved = torch.stack([moved_onto(each.kernel, best.kernel) for each in found])
     return moved.std(0)[support(best.kernel)].cpu().numpy()
-
-
-def luminance(y: Tensor) -> Tensor:
-    """`y` `(1, C, H, W)` as `(1, 1, H, W)`."""
-    if y.shape[1] == 1:
-        return y
-    return (y * y.new_tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
 
 
 def npy(values: np.ndarray) -> bytes:

@@ -20,16 +20,14 @@ FLAGS = (
 def deblur(call: Call) -> int:
     """Undo a known blur: samples, their mean, and a map of where they disagree."""
     from ..kernels import FORMS, parse_kernel
-    from .batch import Batch
+    from .batch import blurred
 
     config = call.config
     call.check_simulation()
     if config.kernel is None:
         raise UsageError("deblur needs --kernel: what blurred the picture", hint=f"use {FORMS}")
     kernel = parse_kernel(config.kernel, config.run.max_pixels)
-    batch = Batch(call, [kernel.path, config.reference])
-    for note in kernel.notes:
-        call.report.note(f"gpnp: {note}")
+    batch = blurred(call, kernel)
     if call.dry_run:
         return batch.dry_run()
     from .deblurring import Deblurring

@@ -19,14 +19,12 @@ FLAGS = (
 def super_resolve(call: Call) -> int:
     """Enlarge 2, 3 or 4 times: samples, their mean, and a map of where they disagree."""
     from ..kernels import parse_kernel
-    from .batch import Batch
+    from .batch import blurred
 
     config = call.config
     call.check_simulation()
     kernel = None if config.kernel == "bicubic" else parse_kernel(config.kernel, config.run.max_pixels)
-    batch = Batch(call, [kernel and kernel.path, config.reference])
-    for note in kernel.notes if kernel else ():
-        call.report.note(f"gpnp: {note}")
+    batch = blurred(call, kernel)
     if call.dry_run:
         return batch.dry_run()
     from .super_resolving import SuperResolving

@@ -18,11 +18,6 @@ def blind(gpnp):
     return lambda *arguments: gpnp("blind-deblur", *FAST, *SMALL, *arguments)
 
 
-@pytest.fixture
-def pic(alone, draw) -> np.ndarray:
-    return draw("pic.png")
-
-
 def manifest(path="gpnp_out/pic.blind-deblur.gpnp.json") -> dict:
     return json.loads(Path(path).read_text("utf-8"))
 

@@ -12,11 +12,6 @@ CPU = ("--threads", "1", "--device", "cpu", "--denoiser", "gaussian:0.5,0.15")
 METHODS = {"gpnp": 21, "langevin": 21, "annealed-langevin": 21, "dps": 20, "diffpir": 20, "split-gibbs": 101}
 
 
-@pytest.fixture
-def pic(alone, draw) -> np.ndarray:
-    return draw("pic.png")
-
-
 def records(out: str) -> list[dict]:
     return [json.loads(line) for line in out.splitlines()]
 

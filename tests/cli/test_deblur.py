@@ -21,11 +21,6 @@ def deblur(gpnp):
     return lambda *arguments: gpnp("deblur", *FAST, *arguments)
 
 
-@pytest.fixture
-def pic(alone, draw) -> np.ndarray:
-    return draw("pic.png")
-
-
 def manifest(path="gpnp_out/pic.deblur.gpnp.json") -> dict:
     return json.loads(Path(path).read_text("utf-8"))
 

@@ -32,11 +32,6 @@ def levels(path) -> np.ndarray:
     return np.rint(picture.pixels * (2**picture.bits - 1)).astype(int)
 
 
-@pytest.fixture
-def pic(alone, draw) -> np.ndarray:
-    return draw("pic.png")
-
-
 def refused(outcome, code: int, *words: str) -> None:
     """Nothing on stdout, the code, and one sentence on stderr that says all `words`."""
     assert outcome.code == code, outcome

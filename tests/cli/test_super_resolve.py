@@ -17,11 +17,6 @@ def enlarge(gpnp):
     return lambda *arguments: gpnp("super-resolve", *FAST, *arguments)
 
 
-@pytest.fixture
-def pic(alone, draw) -> np.ndarray:
-    return draw("pic.png")
-
-
 def manifest(path="gpnp_out/pic.super-resolve.gpnp.json") -> dict:
     return json.loads(Path(path).read_text("utf-8"))
 
