@@ -388,7 +388,7 @@ class Search(Section):
     )
     chains: int = Field(1, ge=1, le=64, description="Chains that share a kernel")
     restarts: int = Field(
-        4, ge=1, le=6, description="Searches by edges with other weights, of which the best by a criterion goes on"
+        6, ge=1, le=6, description="Searches by edges with other weights, of which the best by a criterion goes on"
     )
     crop: int = Field(
         384,
@@ -424,6 +424,12 @@ class BlindOutput(Output):
     )
 
 
+class BlindRun(Run):
+    """Randomness, hardware and how a batch is worked through."""
+
+    resume: bool = Field(False, description="Go on where an interrupted search for the kernel was")
+
+
 class BlindDeblurConfig(Restoration):
     """Settings of `gpnp blind-deblur`."""
 
@@ -450,6 +456,7 @@ class BlindDeblurConfig(Restoration):
     search: Search = Field(default_factory=Search)
     sampler: DeblurSampler = Field(default_factory=DeblurSampler)
     output: BlindOutput = Field(default_factory=BlindOutput)
+    run: BlindRun = Field(default_factory=BlindRun)
 
     @model_validator(mode="after")
     def _middle(self) -> Self:
@@ -566,6 +573,10 @@ class TrainPlan(Section):
     warmup: int = Field(500, ge=1, description="Steps over which the learning rate rises")
     clip: float = Field(1.0, gt=0, description="Largest gradient norm")
     ema: float = Field(0.9995, ge=0, lt=1, description="Decay of the averaged weights")
+    ema_profiles: Annotated[tuple[Annotated[float, Field(gt=0, le=0.28)], ...], AfterValidator(_distinct)] = Field(
+        (), description="Widths of power-function averages kept beside it, for `gpnp denoisers average`: [0.05, 0.1]"
+    )
+    ema_every: int = Field(500, ge=1, description="Steps between two snapshots of these averages")
     weight_decay: float = Field(0.0, ge=0, le=10, description="Weight decay of AdamW")
     grey_share: float = Field(0.25, ge=0, le=1, description="Share of the crops shown as grey pictures")
     log_every: int = Field(50, ge=1, description="Steps between two reports of the loss")

@@ -276,6 +276,8 @@ GOOD_AND_BAD = [
     ("train-denoiser", "plan.warmup", ["1"], ["0"]),
     ("train-denoiser", "plan.clip", ["0.5"], ["0"]),
     ("train-denoiser", "plan.ema", ["0", "0.99"], ["1", "-0.1"]),
+    ("train-denoiser", "plan.ema_profiles", ["[]", "[0.05, 0.1]"], ["[0]", "[0.05, 0.3]", "wide"]),
+    ("train-denoiser", "plan.ema_every", ["1"], ["0"]),
     ("train-denoiser", "plan.weight_decay", ["0"], ["-1"]),
     ("train-denoiser", "plan.grey_share", ["0", "1"], ["1.1", "-0.1"]),
     ("train-denoiser", "plan.log_every", ["1"], ["0"]),

@@ -165,3 +165,31 @@ def check(
 
     report = Report(quiet, as_json)
     check_on(pictures, configs[0], [config.sigma for config in configs], report)
+
+
+@denoisers_app.command()
+@guarded
+def average(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run that kept plan.ema_profiles.")],
+    width: Annotated[
+        float, typer.Option("--width", metavar="W", help="Relative width: the share of the training it looks back on.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="If left out, RUN/denoiser-W.safetensors."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace the file if it exists.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
+) -> None:
+    """Make a denoiser with a training's weights averaged over another width, after the training.
+
+    It is the least-squares combination of the snapshots in RUN/ema (Karras et al. 2024, post-hoc EMA). The residual is
+    how far its averaging profile is from the wanted one, relative to that.
+    """
+    path = output or run / f"denoiser-{width:g}.safetensors"
+    if path.exists() and not force:
+        raise UsageError(f"{path}: exists already", hint="--force replaces it, or name another --output")
+    from .denoiser_average import average_of
+
+    average_of(run, width, path, Report(quiet, as_json))

@@ -1,8 +1,9 @@
 """A training run: its folder, its checkpoints, its progress, and what a signal does to it.
 
 The folder holds config.yaml (the effective settings), log.jsonl (every report), state.safetensors (all
-that going on needs) and denoiser.safetensors (the averaged weights, for use). Started by `torchrun`,
-several processes train one model; only the first writes and speaks.
+that going on needs) and denoiser.safetensors (the averaged weights, for use); with `plan.ema_profiles` also ema/,
+the snapshots from which `gpnp denoisers average` makes an average of any width. Started by `torchrun`, several
+processes train one model; only the first writes and speaks.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ from ..denoisers.unet import load_default
 from ..errors import EnvironmentProblem, InputError, UsageError
 from ..imageio import read_picture, write_atomic
 from ..inputs import Input, expand_inputs
+from ..training.averages import snapshots, write_snapshot
 from ..training.checkpoint import load_denoiser, load_state, save_denoiser, save_state
 from ..training.data import Augmentation, CropSource, centre_crops, held_out
 from ..training.loop import Plan, Progress, Trainer
@@ -40,7 +42,7 @@ from .report import PLAIN_SECONDS, Report
 # minutes stretch the learning rate's schedule, which is the point of giving more).
 FREE = frozenset(
     ["data", "folder", "resume", "checkpoint_minutes", "tensorboard", "compile"]
-    + ["plan.steps", "plan.minutes", "plan.log_every", "plan.validate_every"]
+    + ["plan.steps", "plan.minutes", "plan.log_every", "plan.validate_every", "plan.ema_every"]
     + ["run.device", "run.precision", "run.threads"]
 )
 
@@ -213,6 +215,7 @@ class Run:
         config: cfg.TrainConfig = resolved.config
         self.config, self.folder = config, config.folder
         self.denoiser_path = config.folder / "denoiser.safetensors"
+        self.ema_folder = config.folder / "ema"
         self.plan = Plan(**config.plan.model_dump(), sigma=SigmaLaw(**config.sigma.model_dump()))
         world = dist.get_world_size() if dist.is_initialized() else 1
         self.images_per_step = self.plan.batch * world
@@ -230,6 +233,7 @@ class Run:
         if before is None:  # a state without settings says this much
             before = {f"network.{key}": value for key, value in rest["architecture"].items() if key != "name"}
             before["run.seed"] = rest["seed"]
+        before = {"plan.ema_profiles": [], **before}  # a run older than the key has none
         for key, value in before.items():
             now = self.fixed.get(key)
             if now == value:
@@ -321,6 +325,8 @@ class Run:
                 logs.write(progress)
                 if self.report.as_json:
                     self.report.result(record(progress))
+                if self.first and trainer.snapshot_due:
+                    write_snapshot(self.ema_folder, trainer.averages, trainer.step, trainer.step * self.images_per_step)
                 if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes and trainer.progress < 1:
                     self.save(trainer)
                     saved = time.monotonic()
@@ -343,8 +349,12 @@ class Run:
         places = tuple(place.resolve() if place.exists() else place for place in self.config.data)
         stored = replace(self.resolved, config=self.config.model_copy(update={"data": places, "resume": False}))
         write_atomic(self.folder / "config.yaml", cfg.show_text(stored).encode("utf-8", "surrogateescape"))
-        for part in self.folder.glob(".*.part-*"):  # a kill in the middle of a checkpoint
-            part.unlink(missing_ok=True)
+        for folder in (self.folder, self.ema_folder):
+            for part in folder.glob(".*.part-*"):  # a kill in the middle of a checkpoint
+                part.unlink(missing_ok=True)
+        for step, path in snapshots(self.ema_folder).items():
+            if step > trainer.step:  # of a run replaced by --force, or made after the checkpoint gone on from
+                path.unlink(missing_ok=True)
         if trainer.step == 0:  # what a run replaced by --force left must not be taken for this one's
             for name in ("state.safetensors", "denoiser.safetensors"):
                 (self.folder / name).unlink(missing_ok=True)

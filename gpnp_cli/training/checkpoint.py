@@ -19,7 +19,7 @@ from ..denoisers.unet import NetworkDenoiser, Preconditioned, UNet
 from ..errors import EnvironmentProblem, InputError
 
 ARCHITECTURES = {"unet": UNet, "attention-unet": AttentionUNet}
-DENOISER, STATE = "gpnp-denoiser", "gpnp-training-state"
+DENOISER, STATE, SNAPSHOT = "gpnp-denoiser", "gpnp-training-state", "gpnp-ema-snapshot"
 VERSION = 1
 
 
@@ -144,3 +144,24 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict]:
     if missing:
         raise InputError(f"{path}: damaged metadata (no {missing[0]})", hint="the file was not written by gpnp")
     return tensors, rest
+
+
+def save_snapshot(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
+    """Write averaged weights as they are; `facts` has step, images and widths."""
+    write_safetensors(path, tensors, {"format": SNAPSHOT, "version": VERSION, **facts})
+
+
+def load_snapshot(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """What `save_snapshot` wrote; raises `InputError`."""
+    try:
+        tensors, facts = read_safetensors(path, SNAPSHOT)
+    except InputError as error:
+        raise InputError(error.message, hint="move it out of the folder: the other snapshots may do") from error
+    try:
+        step, images = int(facts["step"]), int(facts["images"])
+        widths = [float(width) for width in facts["widths"]]
+        if step < 1 or not widths:
+            raise ValueError(f"step {step}, widths {widths}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: damaged metadata ({error})", hint="the file was not written by gpnp") from error
+    return tensors, {"step": step, "images": images, "widths": widths}

@@ -17,6 +17,7 @@ from ..denoisers.familiarity import LEVELS, relative_residual
 from ..denoisers.unet import NetworkDenoiser
 from ..errors import DivergenceError, EnvironmentProblem, InputError, UsageError
 from ..samplers.rng import generator
+from .averages import PowerAverages
 from .checkpoint import build_network, load_weights
 from .data import CropSource, luma
 from .loss import SigmaLaw, denoising_loss
@@ -36,6 +37,8 @@ class Plan:
     warmup: int = 500
     clip: float = 1.0  # largest gradient norm
     ema: float = 0.9995  # decay of the averaged weights, ramped up from 0 at the start
+    ema_profiles: tuple[float, ...] = ()  # relative widths of power-function averages, tracked beside it
+    ema_every: int = 500  # steps between two snapshots of those
     weight_decay: float = 0.0
     grey_share: float = 0.25  # share of the batch shown as grey pictures (colour networks only)
     log_every: int = 50
@@ -62,7 +65,7 @@ class Progress:
 
 
 class Trainer:
-    """Weights, their running average and Adam's moments; `state_dict` round-trips them exactly."""
+    """Weights, their running averages and Adam's moments; `state_dict` round-trips them exactly."""
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class Trainer:
         self.model.to(self.device, memory_format=torch.channels_last)
         self.ema.to(self.device, memory_format=torch.channels_last).requires_grad_(False)
         self.ema.load_state_dict(self.model.state_dict())
+        self.averages = PowerAverages(self.ema, plan.ema_profiles)
         if source.size % self.model.net.stride:
             raise UsageError(
                 f"crop size {source.size} is not a multiple of the network's stride {self.model.net.stride}"
@@ -160,6 +164,7 @@ class Trainer:
     def _average(self) -> None:
         decay = min(self.plan.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+        self.averages.update(self.model, self.step + 1)
 
     def run(self) -> Iterator[Progress]:
         """Train to the end of the plan (or `stop`), reporting at least every `log_every` steps and after a validation.
@@ -176,8 +181,10 @@ class Trainer:
                 losses.append(self.train_step())
             except torch.OutOfMemoryError as error:
                 raise self._too_large() from error
-            due = self.step == self.plan.steps or any(
-                self.step % every == 0 for every in (self.plan.log_every, self.plan.validate_every)
+            due = (
+                self.step == self.plan.steps
+                or self.snapshot_due
+                or any(self.step % every == 0 for every in (self.plan.log_every, self.plan.validate_every))
             )
             if self.world == 1:  # several processes must report together, and only steps are common to them
                 due = due or self._asked_to_stop or time.perf_counter() - began > REPORT_SECONDS
@@ -203,6 +210,11 @@ class Trainer:
             losses.clear()
             yield Progress(self.step, mean, self.learning_rate(), rate, self.seconds, left, psnr)
             began = time.perf_counter()  # validation and the caller's checkpoints count as time, but not in the rate
+
+    @property
+    def snapshot_due(self) -> bool:
+        """Whether a snapshot of `averages` is to be kept after this step: every `ema_every`, and at the end."""
+        return bool(self.plan.ema_profiles) and (self.step % self.plan.ema_every == 0 or self.progress >= 1)
 
     def _agree(self, elapsed: float) -> tuple[float, bool]:
         """(seconds used, whether to stop): the same for all processes, or they would end at different steps."""
@@ -284,6 +296,7 @@ class Trainer:
         """Tensors and a JSON-able rest: with the plan and the data, all that the next step needs."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
+        tensors |= {f"power.{k}": v for k, v in self.averages.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"adam.{key}.{name}"] = value
@@ -304,6 +317,7 @@ class Trainer:
 
         load_weights(self.model, part("model."))
         load_weights(self.ema, part("ema."))
+        self.averages.load_state_dict(part("power."))
         adam = part("adam.")
         for name, parameter in self.model.named_parameters():
             if f"step.{name}" not in adam:  # saved before the first step

@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +18,8 @@ from gpnp_cli.cli.denoisers import shipped
 from gpnp_cli.denoisers.catalogue import PRIORS
 from gpnp_cli.denoisers.unet import Preconditioned, UNet
 from gpnp_cli.registry import DENOISERS
-from gpnp_cli.training.checkpoint import save_denoiser
+from gpnp_cli.training.averages import PowerAverages, exponent, fit, of_width, write_snapshot
+from gpnp_cli.training.checkpoint import load_denoiser, save_denoiser
 
 QUICK = ("--threads", "1", "--device", "cpu")
 
@@ -223,3 +226,88 @@ def test_a_slow_denoiser_is_timed_once(monkeypatch):
     clock = iter([0.0, 7.0])
     monkeypatch.setattr(denoiser_checks.time, "perf_counter", lambda: next(clock))
     assert seconds(lambda v, sigma: v, torch.device("cpu")) == 7.0
+
+
+# --------------------------------------------------------------------------------------------- another average
+
+
+@pytest.fixture
+def run(network, alone) -> dict[float, dict[str, torch.Tensor]]:
+    """A folder `run` as a training of 60 steps leaves it; the averages of some widths as tracked directly."""
+    rng = torch.Generator().manual_seed(0)
+    model = load_denoiser(network).model
+    averages, wanted = (PowerAverages(model, widths) for widths in ((0.05, 0.1), (0.05, 0.075)))
+    for step in range(1, 61):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += torch.randn(parameter.shape, generator=rng) / 20
+        averages.update(model, step)
+        wanted.update(model, step)
+        if step % 4 == 0:
+            write_snapshot(alone / "run" / "ema", averages, step, 8 * step)
+    known = {**load_denoiser(network).metadata, "steps": 62, "images": 496, "psnr": {"15": 30.0}, "channels": 3}
+    save_denoiser(alone / "run" / "denoiser.safetensors", model, known)
+    return {width: of_width(wanted.state_dict(), width) for width in (0.05, 0.075)}
+
+
+def test_an_average_is_a_denoiser_with_the_weights_of_that_width(gpnp, run):
+    outcome = gpnp("denoisers", "average", "run", "--width", "0.075")
+    assert (outcome.code, outcome.out) == (0, "run/denoiser-0.075.safetensors\n"), outcome.err
+    steps = [4.0 * (1 + i) for i in range(15)] * 2
+    expected = fit(np.repeat([exponent(0.05), exponent(0.1)], 15), np.array(steps), exponent(0.075), 60)[1]
+    said = f"width 0.075 after step 60, from 15 snapshots of 0.05 and 0.1; residual of the fit {100 * expected:.2g} %"
+    assert said in outcome.err and "warning" not in outcome.err
+    made = load_denoiser("run/denoiser-0.075.safetensors")
+    for key, value in made.model.state_dict().items():
+        assert (value - run[0.075][key]).norm() < 0.1 * (run[0.05][key] - run[0.075][key]).norm() + 1e-3 * value.norm()
+    facts = made.metadata
+    assert (facts["steps"], facts["images"], facts["channels"], facts["sigma_range"]) == (60, 480, 3, [0.002, 0.4])
+    assert "psnr" not in facts  # that was measured with other weights
+    assert facts["average"] == {"width": 0.075, "tracked": [0.05, 0.1], "snapshots": 15, "residual": expected}
+    assert gpnp("denoisers", "average", "run", "--width", "0.05", "-o", "same.safetensors", "-q").err == ""
+    for key, value in load_denoiser("same.safetensors").model.state_dict().items():
+        assert torch.allclose(value, run[0.05][key].half().float(), rtol=2e-3, atol=1e-6)
+
+
+def test_an_average_as_json_and_a_poor_fit(gpnp, run, alone):
+    outcome = gpnp("denoisers", "average", "run", "--width", "0.02", "-o", "a.safetensors", "--json")
+    record = json.loads(outcome.out)
+    assert record["outputs"] == {"denoiser": "a.safetensors"} and record["status"] == "done"
+    assert (record["width"], record["steps"], record["snapshots"]) == (0.02, 60, 15)
+    assert record["residual"] > 0.05 and "warning: the fit is poor" in outcome.err
+    again = gpnp("denoisers", "average", "run", "--width", "0.1", "-o", "a.safetensors")
+    assert again.code == 2 and "a.safetensors: exists already" in again.err
+    assert gpnp("denoisers", "average", "run", "--width", "0.1", "-o", "a.safetensors", "-f").code == 0
+    assert load_denoiser("a.safetensors").metadata["average"]["width"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "--width", "0.3"], 2, ("width 0.3", "up to 0.28")),
+        (["run", "--width", "0"], 2, ("width 0",)),
+        (["absent", "--width", "0.1"], 3, ("absent: no such folder",)),
+        (["empty", "--width", "0.1"], 3, ("ema: no snapshots", "plan.ema_profiles")),
+        (["other", "--width", "0.1"], 1, ("ema: the weights do not fit", "another run")),
+        (["headless", "--width", "0.1"], 3, ("denoiser.safetensors: no such file",)),
+    ],
+)
+def test_what_cannot_be_averaged_is_said_in_one_sentence(gpnp, run, alone, arguments, code, words):
+    (alone / "empty").mkdir()
+    for name in ("other", "headless"):
+        shutil.copytree("run", name)
+    os.remove("headless/denoiser.safetensors")
+    shutil.rmtree("other/ema")
+    write_snapshot(alone / "other" / "ema", PowerAverages(torch.nn.Linear(1, 1), [0.1]), 1, 1)
+    outcome = gpnp("denoisers", "average", *arguments)
+    assert (outcome.code, outcome.out) == (code, ""), outcome.err
+    assert outcome.err.count("gpnp: error: ") == 1
+    assert all(word in outcome.err for word in words), outcome.err
+
+
+def test_help_of_an_average_imports_nothing_heavy(spawn):
+    code = (
+        "import sys; from gpnp_cli.cli.app import app; app(['denoisers', 'average', '--help'], standalone_mode=False)"
+    )
+    out, err = spawn(python=("-c", f"{code}; print('torch' in sys.modules)")).communicate()
+    assert "--width" in out.decode() and out.decode().endswith("False\n"), err

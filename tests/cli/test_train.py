@@ -171,6 +171,71 @@ def test_a_signal_saves_the_state_and_a_resumed_run_ends_with_the_same_bits(
     assert {10, 20, 24, 30, 60} <= set(steps) and steps == sorted(set(steps))
 
 
+PROFILES = ["--set", "plan.ema_profiles=[0.05, 0.1]", "--set", "plan.ema_every=8"]
+
+
+@pytest.fixture(scope="module")
+def averaged(pictures, tmp_path_factory) -> Path:
+    """As `straight`, with power-function averages beside it."""
+    folder = tmp_path_factory.mktemp("averaged") / "run"
+    code, _, err = run(pictures, "-o", folder, "--steps", 60, *SMALL, *PROFILES)
+    assert code == 0, err
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "ema").iterdir())}
+
+
+def test_snapshots_of_averages_are_kept_and_change_nothing_else(averaged, straight):
+    assert list(files(averaged)) == [f"step-{step:06d}.safetensors" for step in (8, 16, 24, 32, 40, 48, 56, 60)]
+    facts = metadata(averaged / "ema" / "step-000024.safetensors")
+    assert (facts["step"], facts["images"], facts["widths"]) == (24, 96, [0.05, 0.1])
+    with_them, without = weights(averaged), weights(straight)
+    assert {key for key in with_them if not key.startswith("state:power.")} == without.keys()
+    assert all(torch.equal(with_them[key], value) for key, value in without.items())
+
+
+def test_a_run_with_averages_resumes_to_the_same_snapshots(averaged, pictures, tmp_path, monkeypatch):
+    """Also those that a killed run wrote after its last checkpoint: they are made again, not believed."""
+    original = Trainer.train_step
+
+    def interrupted(self):
+        if self.step == 20:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self)
+
+    monkeypatch.setattr(Trainer, "train_step", interrupted)
+    folder = tmp_path / "run"
+    assert run(pictures, "-o", folder, "--steps", 60, *SMALL, *PROFILES)[0] == 143
+    monkeypatch.undo()
+    assert list(files(folder)) == ["step-000008.safetensors", "step-000016.safetensors"]
+    for stale in ("step-000059.safetensors", ".step-000024.safetensors.part-1"):
+        (folder / "ema" / stale).write_bytes(b"of a kill")
+    code, _, err = run("-o", folder, "--resume")
+    assert code == 0 and "going on after step 21" in err
+    assert same(folder, averaged) and files(folder) == files(averaged)
+    code, _, err = run("-o", folder, "--resume", "--set", "plan.ema_profiles=[0.05]")
+    assert code == 2 and "plan.ema_profiles = [0.05, 0.1], not [0.05]" in err
+    code, _, _ = run(pictures, "-o", folder, "--steps", 9, *SMALL, *PROFILES, "--force")
+    assert code == 0 and list(files(folder)) == ["step-000008.safetensors", "step-000009.safetensors"]
+
+
+def test_averages_cannot_begin_in_the_middle_of_a_run(straight, pictures, tmp_path):
+    from gpnp_cli.training.checkpoint import load_state, save_state
+
+    code, _, err = run("-o", straight, "--resume", "--steps", 62, *PROFILES)
+    assert code == 2 and "plan.ema_profiles = [], not [0.05, 0.1]" in err
+    tensors, rest = load_state(straight / "state.safetensors")  # as a gpnp without the key wrote it
+    settings = {key: value for key, value in rest["settings"].items() if key != "plan.ema_profiles"}
+    (tmp_path / "run").mkdir()
+    save_state(tmp_path / "run" / "state.safetensors", tensors, {**rest, "settings": settings})
+    old = [pictures, "-o", tmp_path / "run", "--resume", "--steps", 61, *SMALL]
+    code, _, err = run(*old, *PROFILES)
+    assert code == 2 and "plan.ema_profiles = [], not [0.05, 0.1]" in err
+    assert run(*old)[0] == 0
+
+
 def spawn(*arguments) -> subprocess.Popen:
     """The command in a process of its own."""
     command = [sys.executable, "-m", "gpnp_cli", "train-denoiser", *map(str, arguments)]

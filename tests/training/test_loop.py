@@ -14,6 +14,7 @@ import torch
 
 from gpnp_cli.errors import DivergenceError, EnvironmentProblem, InputError, UsageError
 from gpnp_cli.training import loop
+from gpnp_cli.training.averages import exponent
 from gpnp_cli.training.checkpoint import load_state, save_state
 from gpnp_cli.training.data import Augmentation, CropSource
 from gpnp_cli.training.loop import Plan, Trainer
@@ -72,6 +73,51 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
     heads = {key.split(".")[0] for key in second.state_dict()[0]}
     assert heads == {"model", "ema", "adam"}
     assert not list(second.run())  # finished
+
+
+PROFILES = Plan(steps=6, batch=4, warmup=2, log_every=4, validate_every=1000, ema_profiles=(0.05, 0.1), ema_every=2)
+
+
+def test_a_resumed_run_goes_on_with_its_averages_to_the_same_bits(tmp_path):
+    straight = trainer(PROFILES)
+    due = [(report.step, straight.snapshot_due) for report in straight.run()]
+    assert due == [(2, True), (4, True), (6, True)]
+    first = trainer(PROFILES)
+    next(itertools.islice(first.run(), 1, None))
+    path = tmp_path / "state.safetensors"
+    save_state(path, *first.state_dict())
+    second = trainer(PROFILES)
+    second.load_state_dict(*load_state(path))
+    assert second.step == 4 and same(first, second)
+    assert [report.step for report in second.run()] == [6]
+    assert same(straight, second)
+    assert "power.0.05/net.head.weight" in second.state_dict()[0]
+
+
+def test_averages_do_not_disturb_a_run():
+    with_them, without = trainer(PROFILES), trainer()
+    list(with_them.run()), list(without.run())
+    first, second = with_them.state_dict()[0], without.state_dict()[0]
+    assert {key for key in first if not key.startswith("power.")} == second.keys()
+    assert all(torch.equal(first[key], value) for key, value in second.items())
+    assert not without.snapshot_due
+
+
+def test_averages_are_those_of_the_weights_after_each_step():
+    t = trainer(Plan(steps=30, batch=1, warmup=1, learning_rate=0.01, ema_profiles=(0.1,)))
+    seen = []
+    for _ in range(8):
+        t.train_step()
+        seen.append(t.model.state_dict()["net.head.weight"].double())
+    edges = (torch.arange(9).double() / 8) ** (exponent(0.1) + 1)
+    expected = sum(share * theta for share, theta in zip(edges.diff(), seen, strict=True))
+    found = t.state_dict()[0]["power.0.1/net.head.weight"]
+    assert torch.allclose(found.double(), expected, atol=1e-7) and (expected - seen[-1]).abs().max() > 1e-4
+
+
+def test_a_state_without_the_averages_is_named():
+    with pytest.raises(InputError, match=r"no average of width 0.05 in the training state"):
+        trainer(PROFILES).load_state_dict(*trainer().state_dict())
 
 
 def test_saving_and_reports_do_not_disturb_a_run():
