@@ -33,7 +33,7 @@ from .results import named_format
 # Where results go, how a batch is cut, where weights lie and on how many threads it runs does not change what results
 # are; the seed does, and is compared by itself.
 NOT_IN_HASH = (("output", "output"), ("output", "existing"), ("run", "shard"), ("run", "fail_fast"), ("run", "recursive"),
-               ("run", "threads"), ("run", "max_pixels"), ("run", "seed"), ("model", "model_dir"), ("model", "offline"))  # fmt: skip
+               ("run", "resume"), ("run", "threads"), ("run", "max_pixels"), ("run", "seed"), ("model", "model_dir"), ("model", "offline"))  # fmt: skip
 FAILURES = re.compile(r"failures(\.[0-9]+-of-[0-9]+)?\.jsonl")
 PART = re.compile(r"\.part-([0-9]+)")
 NO_MEMORY = re.compile("out of memory|alloc", re.IGNORECASE)  # what PyTorch's RuntimeError says on the CPU
@@ -61,10 +61,14 @@ class Job:
 
 @dataclass
 class Restored:
-    """What a command made of one picture: files as (kind, extension, encode), the main one first, and facts."""
+    """What a command made of one picture: files as (kind, extension, encode), the main one first, and facts.
+
+    `spent` are files that nobody needs any more once all this is written.
+    """
 
     files: list[tuple[str, str, Callable[[], bytes]]]
     facts: dict[str, Any] = field(default_factory=dict)
+    spent: tuple[Path, ...] = ()
 
 
 def plan(inputs: list[Input], command: str, output: Path) -> list[Job]:
@@ -105,7 +109,7 @@ def config_hash(config: dict[str, Any], extra: dict[str, str]) -> str:
     """Identifies what decides the result: settings, and the contents of the files they name."""
     config = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
     for section, key in NOT_IN_HASH:
-        config[section].pop(key)
+        config[section].pop(key, None)
     return hashlib.sha256(json.dumps([config, extra], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -272,8 +276,12 @@ class Batch:
             "config": {**settings, "run": {**settings["run"], "shard": None, "seed": describe["seed"]}},
             "command_line": sys.argv[1:],
         }
+        manifest["config"]["run"].pop("resume", None)  # how this run came about, not what it is
         text = json.dumps(finite(manifest), indent=1, ensure_ascii=False) + "\n"
         write_atomic(job.manifest, text.encode("utf-8", "backslashreplace"))  # names that are no text: \\udcff is JSON
+        for path in restored.spent:
+            with suppress(OSError):
+                path.unlink()
         self.counts["done"] += 1
         self.report.finished(f"done in {seconds:.1f} s")
         self._tell(job, manifest)

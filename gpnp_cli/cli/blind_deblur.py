@@ -18,6 +18,7 @@ FLAGS = (
     Flag(("--reference",), "reference", "Damage", "FILE|FOLDER"),
     Flag(("--init",), "sampler.init", "Sampler", "noise|observed"),
     Flag(("--animation",), "output.animation", "Input/Output", "none|gif|webp"),
+    Flag(("--resume",), "run.resume", "Run"),
     *PICTURE_FLAGS,
     *SAMPLING_FLAGS,
 )
@@ -33,6 +34,10 @@ def blind_deblur(call: Call) -> int:
     call.check_simulation()
     if config.simulate and config.kernel is None:
         raise UsageError("--simulate needs --kernel: what is to blur the picture", hint=f"use {FORMS}")
+    if config.run.resume and config.run.seed == "random":
+        raise UsageError(
+            "--resume cannot go on with a new random seed", hint="give the one that the run drew: --seed N"
+        )
     if config.kernel is not None and not config.simulate:
         raise UsageError(
             "--kernel is for --simulate only: the blur is looked for", hint="if it is known, use gpnp deblur --kernel"

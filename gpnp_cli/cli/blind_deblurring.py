@@ -1,8 +1,8 @@
 """The work behind `gpnp blind-deblur`, apart from its options so that `--help` need not import torch."""
 
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import build, kernels
+from .. import __version__, build, kernels
 from ..alignment import BORDER, aligned, best_shift
+from ..config import dump
 from ..errors import InputError
 from ..figures import Tile
 from ..forward.informative import has_structure, richest_window, unsaturated
@@ -26,48 +27,27 @@ from ..forward.kernel_fit import (
     trimmed,
 )
 from ..imageio import Picture
-from ..kernel_figures import Snapshot, animation, kernel_picture, snapshot_strip, spread_tile
+from ..kernel_figures import animation, kernel_picture, snapshot_strip, spread_tile
 from ..kernels import BlurKernel
 from ..noise import estimate_sigma
-from ..samplers.em import EmStep, Fits, Schedule, edges_first, misfit, refine
+from ..samplers.em import Fits, Schedule, edges_first, misfit, refine
 from ..samplers.rng import ChainRng
 from ..training.data import luma
 from . import results
-from .batch import Job, Restored
+from .batch import Job, Restored, config_hash
 from .deblurring import NOISE_FLOOR, Deblurring
 from .options import Call
 from .results import Samples
+from .searching import SETTLED, SHARES, Found, Kept, Trail, follow
 
 AUTO_SHARE, AUTO_LARGEST = 8, 65  # --kernel-size auto: an eighth of the shorter side, so many pixels at most
-SHARES = (0.2, 0.4, 0.6, 0.8)  # of the iterations, where snapshots are taken
-FRAMES = 40  # of an animation, about
-SETTLED = 5  # iterations over which the kernel's last change is measured
 RESTLESS = 0.15  # a larger change is worth a warning
 SHARP = 0.8  # a kernel with such a share in one pixel hardly blurs
 REGULARISERS = {"l2": SmallEnergy(0.01), "sparse": Sparsity(1e-4), "connected": Connectedness()}
 # The searches by edges: the price of an edge, and how much the kernel is spread out, which would else shrink to a point.
-SEARCHES = ((8e-3, 0.01), (2e-2, 0.01), (8e-3, 0.03), (4e-3, 0.01), (2e-2, 0.03), (4e-3, 0.03))
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What one search found: the kernel `(k, k)`, the data's noise level, and how it went.
-
-    `misfit` is the criterion, lower for better kernels (`samplers.em.misfit`); `change` is the kernel's relative change over the last iterations, `phi` the parameters of a kernel that has some.
-    """
-
-    kernel: Tensor
-    sigma_y: float
-    misfit: float
-    change: float
-    last: EmStep
-    frames: list[Snapshot]
-    phi: tuple[float, ...] | None
-
-    @property
-    def nfe(self) -> int:
-        """Denoiser calls per chain."""
-        return self.last.nfe
+SEARCHES = ((4e-3, 0.03), (2e-3, 0.01), (2e-3, 0.003), (2e-3, 0.03), (4e-3, 0.003), (8e-3, 0.003))
+# A kernel that is somewhat wrong acts like noise in the pass that follows: this share of the misfit is taken for it.
+ERROR_SHARE = 0.5
 
 
 class BlindDeblurring(Deblurring):
@@ -106,13 +86,24 @@ class BlindDeblurring(Deblurring):
                 f"{name}: holds nothing but noise or one colour, so there is no blur to be estimated",
                 hint="take a picture with edges in it",
             )
-        found, best = self.look(picture, y, grey, size)
-        facts = self.tell(name, found, best)
+        kept = self.so_far(picture, job)
+        best = self.look(picture, y, grey, size, kept)
+        facts = self.tell(name, kept.found, best)
         kernel = trimmed(best.kernel)
         self.kernel = BlurKernel(kernel.double().cpu().numpy())
-        self.more = self.tiles(found, best)
+        self.more = self.tiles(kept.found, best)
         restored = self.restored(picture, job, self.operator(y.shape[1:]), y, truth, best.sigma_y)
-        return Restored(restored.files + self.files(job, best), restored.facts | facts)
+        return Restored(restored.files + self.files(job, best), restored.facts | facts, spent=(kept.path,))
+
+    def so_far(self, picture: Picture, job: Job) -> Kept:
+        """What is known of the kernel beforehand: nothing, or with --resume what an interrupted run had found."""
+        made_by = {"precision": str(self.dtype), "torch": torch.__version__, "gpnp": __version__}
+        extra = {"input": picture.sha256, "seed": str(self.seed), "device": str(self.device), **made_by}
+        identity = config_hash(dump(self.config), self.identity(picture, job) | extra)
+        kept = Kept(job.path("search", "safetensors"), identity, self.report)
+        if self.config.run.resume:
+            kept.load(self.device)
+        return kept
 
     def window(self, picture: Picture, name: str) -> tuple[int, int]:
         """The side of the square that the kernel is looked for in."""
@@ -127,8 +118,11 @@ class BlindDeblurring(Deblurring):
             )
         return size, size
 
-    def look(self, picture: Picture, y: Tensor, grey: Tensor, size: tuple[int, int]) -> tuple[list[Found], Found]:
-        """All searches by edges, and what chains make of the best; on the part of the picture that tells most."""
+    def look(self, picture: Picture, y: Tensor, grey: Tensor, size: tuple[int, int], kept: Kept) -> Found:
+        """All searches by edges, and what chains make of the best; on the part of the picture that tells most.
+
+        What `kept` holds already is not done again.
+        """
         config = self.config
         known = unsaturated(y, reach=max(size))
         part = richest_window(grey, known, max(config.search.crop, 6 * max(size)))
@@ -149,30 +143,34 @@ class BlindDeblurring(Deblurring):
         def cost(h: Tensor) -> float:
             return misfit(denoiser, grey, known, trimmed(h))
 
-        found = []
+        schedule, done = Schedule(config.search.iterations), len(kept.found)
+        searches = SEARCHES if config.kernel_model == "free" else tuple({w: (w, 0.0) for w, _ in SEARCHES}.values())
+        searches = searches[: config.search.restarts]
+        total = schedule.total(size)
         with torch.inference_mode():
-            for number, (weight, energy) in enumerate(SEARCHES[: config.search.restarts], start=1):
-                schedule = Schedule(config.search.iterations, weight=weight)
-                total = schedule.total(size)
+            for number, (weight, energy) in enumerate(searches[done:], start=done + 1):
                 fit = self.fits(max(size), energy)
-                steps = edges_first(grey, known, size, fit, schedule)
-                label = f"edges {number}/{config.search.restarts}  "
+                steps = edges_first(grey, known, size, fit, replace(schedule, weight=weight))
+                label = f"edges {number}/{len(searches)}  "
                 tracked = self.report.track(steps, total - config.search.iterations, label)
-                found.append(follow(tracked, total, fit, cost))
-            start = min(found, key=lambda each: each.misfit)
+                trail = Trail()
+                kept.add(follow(tracked, total, fit, cost, trail), trail)
+            start = kept.best()
             fit = self.fits(max(size))
             rng = ChainRng(build.picture_seed(self.seed, picture.sha256, (2,)), config.search.chains, self.device)
-            steps = refine(denoiser, grey, known, start.last, fit(1.0), schedule, floor, rng)
-            best = follow(self.report.track(steps, total, "kernel  "), total, fit, cost)
-            best = replace(best, frames=[*start.frames, *best.frames])
+            begun = kept.going_on(rng, fit)
+            steps = kept.watched(refine(denoiser, grey, known, begun, fit(1.0), schedule, floor, rng), rng, fit)
+            best = follow(self.report.track(steps, total, "kernel  "), total, fit, cost, kept.trail)
+            best = replace(best, frames=kept.trail.frames)
             if best.misfit > start.misfit:  # the criterion keeps the last word
                 best = replace(best, kernel=start.kernel, misfit=start.misfit, phi=start.phi)
+            best = replace(best, sigma_y=max(floor, ERROR_SHARE * best.misfit))
             none = torch.zeros_like(best.kernel)
             none[size[0] // 2, size[1] // 2] = 1
             if (unblurred := cost(none)) <= best.misfit:
                 self.report.note(f"{picture.path}: no blur explains it as well as any: the kernel is one pixel")
                 best = replace(best, kernel=none, misfit=unblurred, sigma_y=floor)
-        return found, best
+        return best
 
     def fits(self, size: int, energy: float = 0.0) -> Fits:
         """The M-step for each scale; `energy` is the weight of the kernel's own."""
@@ -196,7 +194,7 @@ class BlindDeblurring(Deblurring):
         height, width = trimmed(kernel).shape
         searches = f", search {number + 1} of {len(found)}" if len(found) > 1 else ""
         self.report.note(
-            f"{name}: kernel {width}x{height} pixels, noise {best.sigma_y:.4g} ({255 * best.sigma_y:.3g}/255), "
+            f"{name}: kernel {width}x{height} pixels, noise and kernel's error {best.sigma_y:.4g} ({255 * best.sigma_y:.3g}/255), "
             f"changed by {100 * best.change:.1f} % over the last {SETTLED} iterations{searches}"
         )
         phi = {}
@@ -262,26 +260,6 @@ class BlindDeblurring(Deblurring):
             f"{job.input.path}: scores without a border of {border} pixels, moved by {shift[0]:g}, {shift[1]:g}"
         )
         return super().measure(job, moved, aligned(shown, truth, None, border)[0], inside, facts)
-
-
-def follow(steps: Iterator[EmStep], total: int, fit: Fits, cost: Callable[[Tensor], float]) -> Found:
-    """Run a search to its end, and keep what is told of it; `cost` is the criterion."""
-    shares = {*SHARES, *(k / FRAMES for k in range(1, FRAMES + 1))}
-    wanted = {max(1, round(share * total)) for share in shares}
-    frames, recent, step = [], [], None
-    for step in steps:
-        recent = [*recent[-SETTLED:], step.state.h]
-        if step.iteration in wanted:
-            frames.append(snapshot(step, total))
-    h = step.state.h
-    old = recent[0] if recent[0].shape == h.shape else torch.zeros_like(h)
-    change = float((h - old).norm() / h.norm())
-    phi = getattr(fit(1.0), "phi", None)
-    return Found(h.clone(), step.state.sigma_y, cost(h), change, step, frames, phi)
-
-
-def snapshot(step: EmStep, total: int) -> Snapshot:
-    return Snapshot(step.iteration / total, step.picture[0].cpu().numpy(), step.state.h.cpu().numpy())
 
 
 def spread(found: list[Found], best: Found) -> np.ndarray:

@@ -151,14 +151,19 @@ def refine(
     floor: float,
     rng: ChainRng,
 ) -> Iterator[EmStep]:
-    """GPnP-EM from where `edges_first` ended, one chain for each generator of `rng`; the last step holds the result."""
+    """GPnP-EM from where `edges_first` ended, one chain for each generator of `rng`; the last step holds the result.
+
+    `begun` may also be a step of its own: it then goes on there, if `rng` is in the state that it had.
+    """
     (x, h, sigma_y), n = begun.state, len(rng.generators)
     kernel = GpnpEm(denoiser, y, known, fit, h, max(sigma_y, floor), floor)
-    sigmas = geometric(schedule.sigma_max, schedule.sigma_min, schedule.iterations)
-    x = x.clamp(0, 1).expand(n, -1, -1, -1)
-    for step in iterate(kernel, kernel.init(x + sigmas[0] * rng.randn_like(x)), sigmas, rng):
+    sigmas, state = geometric(schedule.sigma_max, schedule.sigma_min, schedule.iterations), begun.state
+    if begun.nfe == 0:
+        x = x.clamp(0, 1).expand(n, -1, -1, -1)
+        state = kernel.init(x + sigmas[0] * rng.randn_like(x))
+    for step in iterate(kernel, state, sigmas[begun.nfe :], rng):
         picture = kernel.model(step.state).A.crop(step.state.x)
-        yield EmStep(begun.iteration + step.iteration, step.sigma, step.state, step.nfe, 1.0, picture)
+        yield EmStep(begun.iteration + step.iteration, step.sigma, step.state, begun.nfe + step.nfe, 1.0, picture)
 
 
 def misfit(denoiser: Denoiser, y: Tensor, known: Tensor, h: Tensor) -> float:

@@ -1,0 +1,189 @@
+"""`gpnp blind-deblur --resume`: an interrupted search goes on to the very result of one that was not."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gpnp_cli.cli import searching
+from gpnp_cli.cli.report import Report
+from gpnp_cli.training.checkpoint import read_safetensors
+
+FLAGS = ("--denoiser", "gaussian:0.5,0.2", "--iterations", "2", "--threads", "1", "--device", "cpu")
+SEARCH = ("--kernel-size", "7", "--restarts", "2", "--search-iterations", "7", "--chains", "2")
+OUTPUT = ("--save", "samples,mean,kernel,strip", "-n", "2", "--animation", "gif")
+EDGES, REFINED = 2 * 5, 7  # steps of two searches by edges, and of GPnP-EM; then 2 of the final pass
+SEARCH_FILE = Path("gpnp_out/pic.blind-deblur.search.safetensors")
+
+
+@pytest.fixture
+def blind(gpnp, pic):
+    return lambda *arguments: gpnp("blind-deblur", "pic.png", *FLAGS, *SEARCH, *OUTPUT, *arguments)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Counts steps; `steps.stop_at(k)` presses Ctrl-C in place of passing the k-th on. Every step is kept."""
+    monkeypatch.setattr(searching, "PAUSE", 0.0)
+    track = Report.track
+
+    class Steps:
+        count, last = 0, None
+
+        def stop_at(self, last: int | None) -> None:
+            self.count, self.last = 0, last
+
+    counted = Steps()
+
+    def counting(self, steps, *rest):
+        for step in track(self, steps, *rest):
+            counted.count += 1
+            if counted.count == counted.last:
+                raise KeyboardInterrupt
+            yield step
+
+    monkeypatch.setattr(Report, "track", counting)
+    return counted
+
+
+def results(folder: str) -> dict[str, bytes | dict]:
+    """What every file holds, manifests without what differs from run to run."""
+    found = {}
+    for path in Path(folder).iterdir():
+        found[path.name] = path.read_bytes()
+        if path.suffix == ".json":
+            told = json.loads(found[path.name])
+            for key in ("seconds", "command_line"):
+                del told[key]
+            del told["config"]["output"]["output"]
+            found[path.name] = told
+    return found
+
+
+@pytest.mark.parametrize(
+    ("at", "left", "model"),
+    [
+        pytest.param(8, 5 + REFINED, "free", id="in the second search"),
+        pytest.param(EDGES + 1, REFINED, "free", id="before EM"),
+        pytest.param(EDGES + 5, REFINED - 4, "free", id="in EM"),
+        pytest.param(EDGES + 5, REFINED - 4, "motion", id="in EM, a parametric kernel"),
+        pytest.param(EDGES + REFINED + 1, 0, "free", id="in the final pass"),
+    ],
+)
+def test_an_interrupted_run_goes_on_to_the_same_result(blind, steps, model, at, left):
+    assert blind("--kernel-model", model, "-o", "whole").code == 0
+    steps.stop_at(at)
+    assert blind("--kernel-model", model).code == 130
+    assert os.listdir("gpnp_out") == [SEARCH_FILE.name]
+    steps.stop_at(None)
+    code, _, err = blind("--kernel-model", model, "--resume")
+    assert code == 0, err
+    assert f"{SEARCH_FILE}: going on after search {1 if at < EDGES else 2} by edges" in err
+    assert steps.count == left + 3
+    assert results("gpnp_out") == results("whole")
+    assert "already done" in blind("--kernel-model", model).err  # --resume makes no other result
+
+
+def test_a_run_may_be_interrupted_again_and_again(blind, steps):
+    assert blind("-o", "whole").code == 0
+    for at in (6, 6, 3, 3):
+        steps.stop_at(at)
+        assert blind("--resume").code == 130
+    steps.stop_at(None)
+    assert blind("--resume").code == 0
+    assert results("gpnp_out") == results("whole")
+
+
+KILLED = """
+import os, signal
+from gpnp_cli.cli import searching
+from gpnp_cli.cli.app import app
+write, searching.PAUSE = searching.write_safetensors, 0.0
+
+def kill(path, tensors, rest):
+    write(path, tensors, rest)
+    if rest["step"]["nfe"] == 3:  # in GPnP-EM
+        os.kill(os.getpid(), signal.SIGKILL)
+
+searching.write_safetensors = kill
+app()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals there")
+def test_a_killed_process_leaves_what_the_next_goes_on_from(blind, spawn, steps):
+    assert blind("-o", "whole").code == 0
+    killed = spawn("blind-deblur", "pic.png", *FLAGS, *SEARCH, *OUTPUT, python=("-c", KILLED))
+    assert killed.wait(timeout=120) == -9
+    code, _, err = blind("--resume")
+    assert (code, "and step 3 of GPnP-EM" in err) == (0, True), err
+    assert results("gpnp_out") == results("whole")
+
+
+def test_without_the_option_a_search_starts_anew(blind, steps):
+    steps.stop_at(EDGES + 5)
+    assert blind().code == 130
+    steps.stop_at(None)
+    code, _, err = blind()
+    assert (code, "going on" in err) == (0, False)
+    assert steps.count == EDGES + REFINED + 3
+    assert not SEARCH_FILE.exists()
+
+
+def test_a_search_for_something_else_is_not_gone_on_with(blind, draw, steps):
+    steps.stop_at(EDGES + 5)
+    assert blind().code == 130
+    unfit = f"{SEARCH_FILE}: of another input, other settings or another gpnp, starting anew"
+    for flags in (["--seed", "1"], ["--search-iterations", "6"], ["--denoiser", "gaussian:0.5,0.3"]):
+        steps.stop_at(1)
+        code, _, err = blind("--resume", *flags)
+        assert (code, err.count(unfit)) == (130, 1)
+    draw("pic.png", phase=1.0)
+    steps.stop_at(None)
+    code, _, err = blind("--resume")
+    assert (code, err.count(unfit), steps.count) == (0, 1, EDGES + REFINED + 3)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "no metadata"])
+def test_a_damaged_file_is_said_and_replaced(blind, steps, damage):
+    assert blind("-o", "whole").code == 0
+    steps.stop_at(EDGES + 5)
+    assert blind().code == 130
+    whole = SEARCH_FILE.read_bytes()
+    parts = {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"a text" * 99}
+    SEARCH_FILE.write_bytes(parts.get(damage, whole.replace(b"identity", b"identitx")))
+    steps.stop_at(None)
+    code, _, err = blind("--resume")
+    assert code == 0, err
+    assert [line for line in err.splitlines() if "search.safetensors" in line] == [
+        f"gpnp: warning: {SEARCH_FILE}: damaged, starting anew"
+    ]
+    assert results("gpnp_out") == results("whole")
+
+
+def test_where_there_is_nothing_to_resume_that_is_said(blind):
+    assert f"{SEARCH_FILE}: nothing to resume, starting anew" in blind("--resume").err
+
+
+def test_a_search_that_cannot_be_kept_goes_on(blind, steps):
+    SEARCH_FILE.mkdir(parents=True)
+    code, _, err = blind()
+    assert code == 0
+    assert err.count(f"{SEARCH_FILE}: cannot be written") == 1
+    assert "--resume cannot" in err
+
+
+def test_a_random_seed_cannot_be_resumed(blind):
+    code, _, err = blind("--resume", "--seed", "random")
+    assert (code, "--resume cannot go on with a new random seed" in err) == (2, True)
+
+
+def test_the_file_is_small(blind, steps):
+    """Of the searches that another one beat, only the kernel is kept."""
+    steps.stop_at(EDGES + REFINED + 1)
+    assert blind().code == 130
+    tensors, rest = read_safetensors(SEARCH_FILE, searching.KIND)
+    pictures = [name for name in tensors if name.endswith("picture")]
+    assert len(rest["found"]) == 2 and rest["step"]["nfe"] == REFINED
+    assert len(pictures) == 5 + REFINED + 1
