@@ -6,15 +6,19 @@ HELD_OUT are square pictures of the trained kind which no training has seen; the
 hole is the middle square of 3/8 of the side (48 of 128 pixels, 24 of 64). The prior is compared with the shipped
 `default` by the same sampler, and with single estimates (`pnp`).
 
-Inside the hole: PSNR of the mean of all samples and of one sample; difference, the rms of one sample minus another, over
-that of two held-out pictures; coverage, how often the truth lies between the lowest and the highest of 19 samples, which
-is 90 % for draws from the posterior (its rank is then even among 20); calibration, the samples' variance times
-(1 + 1/19) over the squared error of their mean, 1 for the posterior.
+Inside the hole: PSNR of the mean of all K samples and of one sample; difference, the rms of one sample minus another,
+over that of two held-out pictures; coverage, how often the truth lies between the lowest and the highest sample, which is
+(K - 1) / (K + 1) for draws from the posterior (its rank is then even among K + 1), so 90 % of 19 and 50 % of 3;
+calibration, the samples' variance times (1 + 1/K) over the squared error of their mean, 1 for the posterior.
 
 KID (Binkowski et al. 2018, unbiased, cubic kernel) of whole pictures against HELD_OUT, times 1000. Its features are not
 Inception's, whose weights are not at hand, but those of the shipped `default` denoiser (sigma 0.05): channel means of
 each level over quadrants of the picture, scaled to unit variance over HELD_OUT. So the figures compare rows of this
 table, not those of other papers. The row `HELD_OUT, halves` is one half against the other: what no sampler can beat.
+
+With `--training`, the folder that the prior was trained on: the distance from 32 unconditional samples (GPnP) to their
+nearest training pictures, and of as many held-out pictures to theirs, in pixels (rms) and in these features. Samples that
+repeat training pictures would lie nearer.
 """
 
 import argparse
@@ -45,6 +49,7 @@ from gpnp_cli.samplers.langevin import Langevin
 from gpnp_cli.samplers.rng import ChainRng, generator
 from gpnp_cli.samplers.schedules import geometric, power
 
+MEMORY = 32  # samples whose nearest training pictures are looked for
 PIXELS = 1_000_000  # of all chains that run as one batch
 
 
@@ -159,10 +164,10 @@ def inpainting(
     reference, drawn = features(truth), {}
     typical = rms(truth[box] - truth.roll(1, 0)[box])
     lines = [
-        f"Hole of {hole}x{hole} pixels in {len(truth)} pictures of {side}x{side}, {rows[0].options['samples']} samples each.",
+        f"Hole of {hole}x{hole} pixels in {len(truth)} pictures of {side}x{side}.",
         "",
-        "| | PSNR of the mean | of a sample | difference | coverage | calibration | KID | s for 3 samples of one |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | samples | PSNR of the mean | of a sample | difference | coverage | calibration | KID | s for 3 of one |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         sampler = cfg.Sampler(**row.options)
@@ -171,7 +176,11 @@ def inpainting(
             draws = fill(truth, ~missing, denoisers[row.denoiser], sampler)
         seconds = (time.perf_counter() - begun) / len(truth) / sampler.samples * min(3, sampler.samples)
         drawn[row.name], mean = draws, draws.mean(1)
-        cells = [f"{psnr(mean[box], truth[box]):.2f}", f"{psnr(draws[:, 0][box], truth[box]):.2f}"]
+        cells = [
+            str(sampler.samples),
+            f"{psnr(mean[box], truth[box]):.2f}",
+            f"{psnr(draws[:, 0][box], truth[box]):.2f}",
+        ]
         if sampler.samples > 1:
             k = sampler.samples
             different = rms(draws[:, 0][box] - draws[:, 1][box]) / typical
@@ -184,7 +193,7 @@ def inpainting(
         cells += [f"{kid(features(draws[:, 0]), reference):.2f}", f"{seconds:.2f}"]
         lines.append(f"| {row.name} | {' | '.join(cells)} |")
         print(lines[-1], file=sys.stderr, flush=True)
-    lines.append(f"| HELD_OUT, halves | | | 1 | | | {halves(reference):.2f} | |")
+    lines.append(f"| HELD_OUT, halves | | | | 1 | | | {halves(reference):.2f} | |")
     return lines, drawn
 
 
@@ -225,6 +234,25 @@ def unconditional(
     return lines, drawn
 
 
+def memorised(free: Tensor, truth: Tensor, training: Tensor, features: Features) -> list[str]:
+    """The table of distances to the nearest training picture."""
+    lines = [
+        "| nearest training picture | samples: least, median | held-out pictures: least, median |",
+        "|---|---|---|",
+    ]
+    for title, measured, unit in (
+        ("rms of pixels", lambda x: x, truth[0].numel() ** -0.5),
+        ("features", features, 1.0),
+    ):
+        known = measured(training).flatten(1).double()
+        cells = []
+        for x in (free, truth):
+            distance = unit * torch.cdist(measured(x).flatten(1).double(), known).amin(1)
+            cells.append(f"{distance.min():.3f}, {distance.median():.3f}")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
 def sheet(path: Path, title: str, tiles: list[Tile]) -> None:
     from PIL import Image
 
@@ -236,7 +264,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--denoiser", required=True, help="a prior of whole pictures: a name, or a file")
     parser.add_argument("--sigma-max", type=float, nargs="*", default=[1.0, 2.0], help="starts to compare with 0.25")
-    parser.add_argument("--samples", type=int, default=19, help="draws of each hole")
+    parser.add_argument("--samples", type=int, default=19, help="draws of each hole, of the sampler's default setting")
+    parser.add_argument("--others", type=int, default=3, help="draws of each hole, of the other settings")
+    parser.add_argument("--training", type=Path, help="the pictures it was trained on, for the check of memorisation")
     parser.add_argument("--top", type=float, default=10.0, help="first noise level of unconditional samples")
     parser.add_argument("--calls", type=int, nargs="*", default=[20, 50, 100, 200])
     parser.add_argument("--count", type=int, help="use so many pictures only")
@@ -252,14 +282,14 @@ def main() -> None:
     truth = read(args.folder, mine.image_size, args.count)
     default = build.build_prior(cfg.Model(), len(first), device, dtype).denoiser
     features = Features(truth)
-    name, many = Path(args.denoiser).name, {"samples": args.samples}
-    rows = [Filling(f"{name}, gpnp balanced (sigma from 0.25)", "mine", many)]
-    rows.append(Filling(f"{name}, gpnp calibrated", "mine", {**many, "preset": "calibrated"}))
+    name, many = Path(args.denoiser).name, {"samples": args.others}
+    rows = [Filling(f"{name}, gpnp balanced (sigma from 0.25)", "mine", {"samples": args.samples})]
+    rows.append(Filling("default, gpnp balanced", "default", many))
+    rows += [Filling(f"{n}, pnp", which, {"method": "pnp"}) for n, which in ((name, "mine"), ("default", "default"))]
     for sigma in args.sigma_max:
         options = {**many, "sigma_max": sigma, "r": "auto"}
         rows.append(Filling(f"{name}, gpnp balanced, sigma from {sigma:g}, r auto", "mine", options))
-    rows.append(Filling("default, gpnp balanced", "default", many))
-    rows += [Filling(f"{n}, pnp", which, {"method": "pnp"}) for n, which in ((name, "mine"), ("default", "default"))]
+    rows.append(Filling(f"{name}, gpnp calibrated", "mine", {**many, "preset": "calibrated"}))
     lines, draws, sampled = [header()], {}, {}
     if "holes" in args.parts:
         table, draws = inpainting(truth, {"mine": mine, "default": default}, rows, features)
@@ -267,6 +297,10 @@ def main() -> None:
     if "free" in args.parts:
         table, sampled = unconditional(mine, truth.shape[1:], args.top, args.calls, features, truth)
         lines += ["", *table]
+        if args.training:
+            training = read(args.training, mine.image_size, None)
+            free = sampled["GPnP without data"][:MEMORY]
+            lines += ["", *memorised(free, truth[:MEMORY], training, features)]
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)
     if args.out:

@@ -9,6 +9,7 @@ random number comes from a fixed seed, so that each run gives the same pictures.
   mountain.png      grey, 256x256: rock, snow, mist, a lake, firs
   leaf_alpha.png    colour with transparency, 192x192: an autumn leaf on boards; two holes are transparent
   scratch_mask.png  grey, 256x256: fits harbour.png; white is missing: scratches and a blot
+  shake.png         grey, 19x19: a blur kernel, the path of a hand-held camera while its shutter was open
 
 Each scene is computed in linear light on a grid several times finer than the picture, then averaged down.
 """
@@ -1060,12 +1061,24 @@ def as_image(pixels: Array) -> Image.Image:
     return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
 
 
+def shake() -> Image.Image:
+    """Where the light of one point falls: a curved path, slower where it turns, as wide as the lens is sharp."""
+    t = np.linspace(0, 1, 400)
+    x, y = 5 * np.sin(2.9 * t - 1.1) + 1.5 * t, 5.5 * t**1.5 + 1.6 * np.cos(7 * t)
+    x, y = x - x.mean(), y - y.mean()
+    rows, columns = np.mgrid[-9:10, -9:10]
+    spots = np.exp(-((rows[..., None] - y) ** 2 + (columns[..., None] - x) ** 2) / (2 * 0.6**2))
+    kernel = spots.sum(-1)
+    return Image.fromarray(np.rint(255 * kernel / kernel.max()).astype(np.uint8))
+
+
 SCENES = {
     "harbour.png": harbour,
     "still_life.png": still_life,
     "mountain.png": mountain,
     "leaf_alpha.png": leaf,
     "scratch_mask.png": scratch_mask,
+    "shake.png": shake,
 }
 
 

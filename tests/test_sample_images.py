@@ -15,6 +15,7 @@ PROMISED = {
     "mountain.png": ("L", (256, 256)),
     "leaf_alpha.png": ("RGBA", (192, 192)),
     "scratch_mask.png": ("L", (256, 256)),
+    "shake.png": ("L", (19, 19)),
 }
 
 
@@ -53,7 +54,9 @@ def test_the_script_renders_the_committed_pictures(render, tmp_path, capsys):
         # not bit for bit: versions of Pillow differ in how they draw letters and polygons
         assert np.abs(new.astype(float) - committed).mean() < 2, name
         shifted = np.roll(committed.astype(float), 3, axis=1)
-        assert name == "scratch_mask.png" or np.abs(shifted - committed).mean() > 3  # so 2 is a strict limit
+        assert (
+            name in ("scratch_mask.png", "shake.png") or np.abs(shifted - committed).mean() > 3
+        )  # so 2 is a strict limit
 
 
 @pytest.mark.parametrize("name", ["harbour.png", "still_life.png", "mountain.png"])
@@ -75,3 +78,11 @@ def test_the_mask_fits_the_harbour():
     mask = pixels("scratch_mask.png")
     assert set(np.unique(mask)) == {0, 255} and mask.shape == pixels("harbour.png").shape[:2]
     assert 0.02 < (mask == 255).mean() < 0.1
+
+
+def test_the_shake_is_a_blur_kernel_in_the_middle_of_its_window():
+    kernel = pixels("shake.png").astype(float)
+    assert (kernel[[0, -1]] == 0).all() and (kernel[:, [0, -1]] == 0).all()
+    rows, columns = np.mgrid[-9:10, -9:10]
+    assert abs((kernel * rows).sum() / kernel.sum()) < 1 and abs((kernel * columns).sum() / kernel.sum()) < 1
+    assert 0.03 < (kernel > 128).mean() < 0.2  # thin

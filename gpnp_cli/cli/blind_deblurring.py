@@ -15,7 +15,7 @@ from ..alignment import BORDER, aligned, best_shift
 from ..config import dump
 from ..errors import InputError
 from ..figures import Tile
-from ..forward.informative import has_structure, richest_window, unsaturated
+from ..forward.informative import fine_detail, has_structure, richest_window, unsaturated
 from ..forward.kernel_fit import (
     Connectedness,
     FreeForm,
@@ -42,10 +42,21 @@ from .searching import SETTLED, SHARES, Found, Kept, Trail, follow
 
 AUTO_SHARE, AUTO_LARGEST = 8, 65  # --kernel-size auto: an eighth of the shorter side, so many pixels at most
 RESTLESS = 0.15  # a larger change is worth a warning
+# A sharp picture's softest edges pass for a blur of a pixel or two: what finds such a kernel and has fine detail is sharp.
+NARROW, DETAILED = 0.15, 1.6
 SHARP = 0.8  # a kernel with such a share in one pixel hardly blurs
 REGULARISERS = {"l2": SmallEnergy(0.01), "sparse": Sparsity(1e-4), "connected": Connectedness()}
-# The searches by edges: the price of an edge, and how much the kernel is spread out, which would else shrink to a point.
-SEARCHES = ((4e-3, 0.03), (2e-3, 0.01), (2e-3, 0.003), (2e-3, 0.03), (4e-3, 0.003), (8e-3, 0.003))
+# The searches by edges: the price of an edge, how it falls from round to round, and how much the kernel is spread out,
+# which would else shrink to a point.
+SEARCHES = (
+    (6e-3, 1.15, 0.02),
+    (2e-3, 1.1, 0.01),
+    (4e-3, 1.1, 0.03),
+    (2e-3, 1.1, 0.003),
+    (2e-3, 1.1, 0.03),
+    (4e-3, 1.1, 0.003),
+)
+PARAMETRIC_SEARCHES = ((8e-3, 1.1, 0.0), (4e-3, 1.1, 0.0), (2e-3, 1.1, 0.0))  # few parameters cannot shrink to a point
 # A kernel that is somewhat wrong acts like noise in the pass that follows: this share of the misfit is taken for it.
 ERROR_SHARE = 0.5
 
@@ -144,13 +155,13 @@ class BlindDeblurring(Deblurring):
             return misfit(denoiser, grey, known, trimmed(h))
 
         schedule, done = Schedule(config.search.iterations), len(kept.found)
-        searches = SEARCHES if config.kernel_model == "free" else tuple({w: (w, 0.0) for w, _ in SEARCHES}.values())
+        searches = SEARCHES if config.kernel_model == "free" else PARAMETRIC_SEARCHES
         searches = searches[: config.search.restarts]
         total = schedule.total(size)
         with torch.inference_mode():
-            for number, (weight, energy) in enumerate(searches[done:], start=done + 1):
+            for number, (weight, decay, energy) in enumerate(searches[done:], start=done + 1):
                 fit = self.fits(max(size), energy)
-                steps = edges_first(grey, known, size, fit, replace(schedule, weight=weight))
+                steps = edges_first(grey, known, size, fit, replace(schedule, weight=weight, decay=decay))
                 label = f"edges {number}/{len(searches)}  "
                 tracked = self.report.track(steps, total - config.search.iterations, label)
                 trail = Trail()
@@ -167,9 +178,11 @@ class BlindDeblurring(Deblurring):
             best = replace(best, sigma_y=max(floor, ERROR_SHARE * best.misfit))
             none = torch.zeros_like(best.kernel)
             none[size[0] // 2, size[1] // 2] = 1
-            if (unblurred := cost(none)) <= best.misfit:
-                self.report.note(f"{picture.path}: no blur explains it as well as any: the kernel is one pixel")
-                best = replace(best, kernel=none, misfit=unblurred, sigma_y=floor)
+            narrow = float(best.kernel.max()) > NARROW and fine_detail(grey) > DETAILED
+            if (unblurred := cost(none)) <= best.misfit or narrow:
+                self.report.note(f"{picture.path}: not blurred, as far as can be told: the kernel is one pixel")
+                level = NOISE_FLOOR if config.noise == "auto" else floor  # detail passes for noise: do no harm
+                best = replace(best, kernel=none, misfit=unblurred, sigma_y=level)
         return best
 
     def fits(self, size: int, energy: float = 0.0) -> Fits:

@@ -1,5 +1,7 @@
 """Where, and whether, a blurred picture says how it was blurred."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +26,21 @@ def neighbour_correlation(y: Tensor) -> float:
 def has_structure(y: Tensor) -> bool:
     """Whether there is anything in `y` `(1, 1, H, W)`, besides white noise, that could be blurred."""
     return float(y.std()) >= LEAST_STD and neighbour_correlation(y) >= LEAST_CORRELATION
+
+
+def fine_detail(y: Tensor) -> float:
+    """How much more of `y` `(1, 1, H, W)` there is around 3/8 cycles per pixel than at the highest frequencies, as a ratio.
+
+    White noise, which is all that a blur leaves there, has 1; pictures fall off towards the highest frequencies: crops of
+    sharp photographs have 1.9 to 3.7, the same ones blurred by shakes of 13 to 25 pixels 1.0 to 1.4. 1 for a constant picture.
+    """
+    rows, columns = (torch.hann_window(side, periodic=False).to(y) for side in y.shape[-2:])
+    power = torch.fft.fft2((y - y.mean()) * rows[:, None] * columns)[0, 0].abs().square()
+    down, right = (torch.fft.fftfreq(side).abs().to(y) for side in y.shape[-2:])
+    radius = torch.hypot(down[:, None], right)
+    highest = (down[:, None] > 0.3) & (right > 0.3)
+    last, middle = float(power[highest].mean()), float(power[(radius > 0.3) & (radius < 0.45)].mean())
+    return math.sqrt(middle / last) if last > 0 else 1.0
 
 
 def unsaturated(y: Tensor, reach: int) -> Tensor:

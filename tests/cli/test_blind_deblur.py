@@ -70,7 +70,7 @@ def test_a_straight_motion_is_found(gpnp, alone, model):
         pixels[top : top + height, left : left + width] = rng.integers(12, 243)
     Image.fromarray(pixels).save("pic.png")
     flags = ("--simulate", "--kernel", "motion:7,0", "--noise", "0.005", "--kernel-model", model, *MEAN)
-    search = ("--kernel-size", "11", "--search-iterations", "1", "--iterations", "2")
+    search = ("--kernel-size", "11", "--search-iterations", "1", "--restarts", "1", "--iterations", "2")
     code, _, err = gpnp("blind-deblur", "pic.png", *flags, "--save", "kernel", *search, "--threads", "1")
     assert code == 0, err
     kernel = np.load("gpnp_out/pic.blind-deblur.kernel-raw.npy")
@@ -159,3 +159,29 @@ def test_a_dry_run_writes_nothing(blind, pic):
     assert code == 0
     assert "kernel_size: 5" in out and "restarts: 1" in out
     assert os.listdir(".") == ["pic.png"]
+
+
+def test_a_sharp_picture_comes_back_as_it_is(gpnp, alone):
+    rng, pixels = np.random.Generator(np.random.PCG64(1)), np.full((64, 64), 128, np.uint8)
+    for _ in range(40):
+        top, left = rng.integers(0, 58, 2)
+        height, width = rng.integers(6, 30, 2)
+        pixels[top : top + height, left : left + width] = rng.integers(12, 243)
+    Image.fromarray(pixels).save("pic.png")
+    search = (
+        "--kernel-size",
+        "7",
+        "--search-iterations",
+        "1",
+        "--restarts",
+        "1",
+        "--method",
+        "pnp",
+        "--save",
+        "mean,kernel",
+    )
+    code, _, err = gpnp("blind-deblur", "pic.png", *search, "--threads", "1", "--device", "cpu")
+    assert code == 0 and "not blurred" in err
+    assert np.load("gpnp_out/pic.blind-deblur.kernel-raw.npy").tolist() == [[1.0]]
+    error = np.asarray(Image.open("gpnp_out/pic.blind-deblur.png"), float) - pixels
+    assert np.sqrt(np.square(error).mean()) < 255 * 10 ** (-35 / 20)
