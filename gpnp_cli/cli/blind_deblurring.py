@@ -43,7 +43,7 @@ from .searching import SETTLED, SHARES, Found, Kept, Trail, follow
 AUTO_SHARE, AUTO_LARGEST = 8, 65  # --kernel-size auto: an eighth of the shorter side, so many pixels at most
 RESTLESS = 0.15  # a larger change is worth a warning
 # A sharp picture's softest edges pass for a blur of a pixel or two: what finds such a kernel and has fine detail is sharp.
-NARROW, DETAILED = 0.15, 1.6
+NARROW, DETAILED = 0.15, 0.05
 SHARP = 0.8  # a kernel with such a share in one pixel hardly blurs
 REGULARISERS = {"l2": SmallEnergy(0.01), "sparse": Sparsity(1e-4), "connected": Connectedness()}
 # The searches by edges: the price of an edge, how it falls from round to round, and how much the kernel is spread out,

@@ -54,7 +54,6 @@ def test_only_what_is_not_blurred_has_fine_detail():
     line = torch.exp(-(t**2) / (2 * 2.0**2))
     h = torch.outer(line, line)
     blurred = CircularBlur(h / h.sum(), (1, 96, 80)).forward(edges) + 0.01 * noise(96, 80)
-    assert fine_detail(edges) > 1.6
-    assert abs(fine_detail(blurred) - 1) < 0.15
-    assert abs(fine_detail(noise(96, 80)) - 1) < 0.15  # about 1000 independent powers in each band: 1.6 % each
-    assert fine_detail(torch.full((1, 1, 9, 9), 0.4)) == 1
+    assert fine_detail(edges) > 0.07
+    assert fine_detail(blurred) < 0.03
+    assert fine_detail(torch.full((1, 1, 9, 9), 0.4)) == 0
