@@ -7,7 +7,7 @@ Every finished case is a line of the cache: a run that was killed, or is asked f
 (delete the cache after a change of code). The tables hold what the cache has, and say of how many cases.
 
 circular    every picture x kernel x noise 2.55/255 and 7.65/255; opposite edges touch. `pnp`: one estimate. `gpnp`:
-            mean of 3, mean of 8 and single samples, of 8 chains. dpir, diffpir, dps: deepinv's, with the same denoiser;
+            mean of 3, mean of 8 and single samples, of 8 chains. `gpnp-pair`: the mean of two antithetic ones. dpir, diffpir, dps: deepinv's, with the same denoiser;
             needs `pip install deepinv`, in an environment of its own. Its diffusion schedules begin far above the
             denoiser's largest noise level: there the picture is shrunk to that level (its own is all but lost).
 gaussian    Gaussian kernels of std 1.6 and 2.0, 25x25, noise 2.55/255, circular, beside DPIR's published figures.
@@ -39,7 +39,7 @@ from gpnp_cli.metrics import psnr
 
 LEVELS = (2.55 / 255, 7.65 / 255)
 PUBLISHED = {"set3c": (29.53, 27.52), "cbsd68": (28.86, 27.52)}  # Zhang et al. 2022, table 4: DPIR, std 1.6 and 2.0
-METHODS = ("pnp", "gpnp", "dpir", "diffpir", "dps")
+METHODS = ("pnp", "gpnp", "gpnp-pair", "dpir", "diffpir", "dps")
 OTHERS = ("dpir", "diffpir", "dps")
 CHAINS = 8
 
@@ -94,6 +94,9 @@ def lpips_of(x: np.ndarray, truth: np.ndarray) -> float | None:
 
 def ours(problem: Problem, method: str, denoiser, chains: int = CHAINS) -> dict:
     short = {"iterations": CIRCULAR} if method == "pnp" else {}  # as `gpnp deblur --border circular`
+    if method == "gpnp-pair":
+        draws, nfe = restore(problem, DeblurSampler(samples=2, antithetic=True), denoiser, 2)
+        return {"psnr": psnr(draws.mean(0), problem.truth), "lpips": None, "nfe": 2 * nfe}
     draws, nfe = restore(problem, DeblurSampler(method=method, **short), denoiser, chains)
     if method == "pnp":
         return {"psnr": psnr(draws[0], problem.truth), "lpips": lpips_of(draws[0], problem.truth), "nfe": nfe}

@@ -107,7 +107,11 @@ def _observed(A: Blur | CircularBlur, x: Tensor, sigma_y: float, seed: int) -> P
 def restore(problem: Problem, sampler: Sampler, denoiser, chains: int, seed: int = 0) -> tuple[np.ndarray, int]:
     """Samples `(K, C, H, W)` in [0, 1], as gpnp writes them, and denoiser calls per sample; one estimate for `pnp`."""
     point = sampler.method == "pnp"
-    rng, finish = (Silence(), False) if point else (ChainRng(seed, chains), sampler.final == "denoise")
+    rng, finish = (
+        (Silence(), False)
+        if point
+        else (ChainRng(seed, chains, antithetic=sampler.antithetic), sampler.final == "denoise")
+    )
     levels = build.schedule(sampler, problem.model.sigma_y)
     with torch.inference_mode():
         kernel = build.kernel(sampler, denoiser, problem.model)

@@ -198,6 +198,10 @@ class Sampler(Section):
     final: Literal["state", "denoise"] = Field(
         None, description="What a sample is: the last state, or that state with its last noise removed"
     )
+    antithetic: bool = Field(
+        False,
+        description="Draw samples in pairs with opposite noise: half as many independent ones, a far better mean",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -221,6 +225,10 @@ class Sampler(Section):
                 "sigma_min",
                 "sigma_max",
             )
+        if self.antithetic and self.method == "pnp":
+            raise _clash("pnp draws no samples, so that none can come in pairs", "antithetic")
+        if self.antithetic and self.samples % 2:
+            raise _clash(f"pairs with opposite noise take an even number of samples, not {self.samples}", "samples")
         return self
 
 

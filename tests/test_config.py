@@ -211,6 +211,7 @@ GOOD_AND_BAD = [
     ("inpaint", "sampler.generator", ["exact", "approximate"], ["exat", "1"]),
     ("inpaint", "sampler.init", ["noise", "interpolate", "rbf"], ["zero"]),
     ("inpaint", "sampler.final", ["state", "denoise"], ["mean"]),
+    ("inpaint", "sampler.antithetic", ["false"], ["maybe"]),
     ("inpaint", "model.denoiser", ["bm3d", "drunet:color", "x/y.safetensors"], ['""']),
     ("inpaint", "model.tile", ["auto", "off", "64", "512"], ["63", "none", "64.5", "true", "-64"]),
     ("inpaint", "model.offline", ["true", "false"], ["maybe", "2"]),

@@ -63,6 +63,7 @@ SAMPLING_FLAGS = (
     Flag(("--beta",), "sampler.beta", "Sampler", "B"),
     Flag(("--r",), "sampler.r", "Sampler", "R"),
     Flag(("--generator",), "sampler.generator", "Sampler", "exact|approximate"),
+    Flag(("--antithetic",), "sampler.antithetic", "Sampler"),
 )
 
 

@@ -189,7 +189,8 @@ class Sampling(Restoration):
         groups = build.chain_groups(sampler.samples, math.prod(model.A.x_shape[1:]))
         with torch.inference_mode():
             for number, chains in enumerate(groups, start=1):
-                rng = Silence() if sampler.method == "pnp" else ChainRng(seed, chains, self.device)
+                rng = ChainRng(seed, chains, self.device, sampler.antithetic)
+                rng = Silence() if sampler.method == "pnp" else rng
                 label = f"batch {number}/{len(groups)}  " if len(groups) > 1 else ""
                 steps = anneal(kernel, start(rng), sigmas, rng, finish)
                 total = len(sigmas) + finish
@@ -205,11 +206,13 @@ class Sampling(Restoration):
                 moments.update(x)
                 draws.append(x.cpu().numpy())
         mean, std = moments.mean.cpu().numpy(), moments.std().cpu().numpy()
+        if sampler.antithetic:  # the mean hardly errs, so that no degree of freedom is lost to it
+            std = std * math.sqrt((moments.count - 1) / moments.count)
         if sampler.method == "pnp":
             draws = [np.empty((0, *mean.shape), mean.dtype)]
         facts = {"nfe": nfe, "residual": residuals, **familiar}
         if sampler.method != "pnp":
-            facts["diagnostics"] = self.compare(picture, series, sampler.samples)
+            facts["diagnostics"] = self.compare(picture, series, sampler.samples // (2 if sampler.antithetic else 1))
         return Samples(np.concatenate(draws), mean, std), facts
 
     def compare(self, picture: Picture, series: dict[str, list[Tensor]], chains: int) -> dict[str, Any]:

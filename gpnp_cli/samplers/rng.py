@@ -18,16 +18,23 @@ class ChainRng:
 
     Numbers are drawn on the CPU whatever the device, so a seed means the same noise everywhere.
     `chains` is how many, or which chain numbers (`ChainRng(0, [2])` is chain 2 of any run with seed 0).
+
+    With `antithetic`, chains 2k and 2k + 1 share a generator, and the second has the normal noise of the first with the
+    opposite sign (Hammersley & Morton 1956). Each chain alone is what it was; what depends on the noise linearly cancels in
+    the mean of a pair.
     """
 
-    def __init__(self, seed: int, chains: int | list[int], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, seed: int, chains: int | list[int], device: torch.device | str = "cpu", antithetic: bool = False
+    ) -> None:
         numbers = list(range(chains)) if isinstance(chains, int) else list(chains)
         self.device = torch.device(device)
-        self.generators = [generator(seed, number) for number in numbers]
+        self.generators = [generator(seed, number // 2 if antithetic else number) for number in numbers]
+        self.signs = torch.tensor([-1.0 if antithetic and number % 2 else 1.0 for number in numbers])
 
     def randn_like(self, x: Tensor) -> Tensor:
         """Standard normal noise shaped like `x` `(N, ...)`, N = number of chains."""
-        return self._draw(torch.randn, x)
+        return self.signs.to(x).reshape(-1, *[1] * (x.dim() - 1)) * self._draw(torch.randn, x)
 
     def rand_like(self, x: Tensor) -> Tensor:
         """Uniform noise on [0, 1) shaped like `x` `(N, ...)`, N = number of chains."""

@@ -291,3 +291,18 @@ def test_a_dry_run_writes_nothing(deblur, pic):
     assert code == 0
     assert "kernel: disk:2" in out and "init: observed" in out
     assert os.listdir(".") == ["pic.png"]
+
+
+def test_antithetic_samples_come_in_pairs(deblur, draw):
+    draw("pic.png")
+    options = ("-k", "disk:2", "--noise", "0.01", "--antithetic", "--raw", "npy", "--save", "mean,samples,std")
+    code, _, err = deblur("pic.png", *options)
+    assert code == 2 and "even number of samples, not 3" in err
+    code, _, err = deblur("pic.png", *options, "-n", "4", "--method", "pnp")
+    assert code == 2 and "pnp draws no samples" in err
+    assert deblur("pic.png", *options, "-n", "2", "--iterations", "20").code == 0
+    one, other = (np.asarray(Image.open(f"gpnp_out/pic.deblur.sample-0{k}.png"), float) / 255 for k in (1, 2))
+    std = np.load("gpnp_out/pic.deblur.std-raw.npy")
+    assert std.mean() == pytest.approx(np.abs(one - other).mean() / 2, rel=0.05)  # two, of which none for the mean
+    told = json.loads(Path("gpnp_out/pic.deblur.gpnp.json").read_text("utf-8"))
+    assert told["diagnostics"]["effective_samples"] == 1

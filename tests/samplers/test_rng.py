@@ -3,7 +3,14 @@
 import pytest
 import torch
 
+from gpnp_cli.denoisers.exact import GaussianPixels
+from gpnp_cli.forward.base import ForwardModel
+from gpnp_cli.forward.mask import Mask
+from gpnp_cli.samplers.base import iterate
+from gpnp_cli.samplers.gpnp import Gpnp
+from gpnp_cli.samplers.pnp import Silence
 from gpnp_cli.samplers.rng import ChainRng, generator
+from gpnp_cli.samplers.schedules import geometric
 
 SHAPE = (3, 5, 7)
 
@@ -71,3 +78,25 @@ def test_state_round_trip_goes_on_where_it_stopped():
 def test_a_batch_of_another_size_is_refused():
     with pytest.raises(ValueError, match="3 states for 2 chains"):
         ChainRng(0, 2).randn_like(torch.empty(3, *SHAPE))
+
+
+def test_antithetic_chains_come_in_pairs_with_opposite_noise():
+    x = torch.empty(4, *SHAPE)
+    alone, pairs = ChainRng(5, 2).randn_like(x[:2]), ChainRng(5, 4, antithetic=True).randn_like(x)
+    assert torch.equal(pairs[::2], alone) and torch.equal(pairs[1::2], -alone)
+    third = ChainRng(5, [3], antithetic=True).randn_like(x[:1])  # whoever runs beside it
+    assert torch.equal(third[0], pairs[3])
+
+
+def test_the_mean_of_an_antithetic_pair_is_exact_where_the_denoiser_is_linear():
+    """With a Gaussian prior a state is affine in all the noise: opposite noises cancel."""
+    y, known = torch.rand(1, *SHAPE, generator=generator(1)), torch.rand(SHAPE[1:], generator=generator(2)) < 0.5
+    kernel = Gpnp(GaussianPixels(0.4, 0.2), ForwardModel(Mask(known[None], SHAPE[0]), y, 0.1))
+    sigmas, last = geometric(0.5, 0.02, 30), []
+    for rng in (ChainRng(5, 2, antithetic=True), Silence()):
+        start = 0.5 + sigmas[0] * rng.randn_like(torch.empty(len(rng.generators), *SHAPE))
+        *_, step = iterate(kernel, kernel.init(start), sigmas, rng)
+        last.append(step.state.x)
+    pair, quiet = last
+    assert (pair[0] - pair[1]).abs().max() > 0.1
+    assert (pair.mean(0) - quiet[0]).abs().max() < 1e-5
