@@ -486,6 +486,9 @@ class SuperResolveConfig(Restoration):
         examples=["bicubic", "gaussian:1.6", "disk:4", "kernel.png", "kernels.npz:k1"],
         description="Filter before shrinking, in pixels of the result: bicubic, gaussian:STD, disk:RADIUS, or a file",
     )
+    border: Literal["real", "circular"] = Field(
+        "real", description="A photograph's border, or one where opposite edges touch: for priors of whole pictures"
+    )
     noise: Noise = Field(
         0.004,
         examples=["auto", "0.01", "2.55/255"],

@@ -21,6 +21,7 @@ FORWARD = {
     "blur": "gpnp_cli.forward.blur:Blur",
     "circular-blur": "gpnp_cli.forward.blur:CircularBlur",
     "super-resolve": "gpnp_cli.forward.superres:SuperResolve",
+    "circular-super-resolve": "gpnp_cli.forward.superres:CircularSuperResolve",
 }
 
 

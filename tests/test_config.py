@@ -242,6 +242,7 @@ GOOD_AND_BAD = [
     ("compare", "samplers", ["gpnp", "gpnp:calibrated,dps"], ["[]", "diffusion", "gpnp:balanced:x"]),
     ("compare", "nfe", ["10", "500"], ["9", "many"]),
     ("super-resolve", "scale", ["2", "3", "4"], ["1", "5", "2.5", "two"]),
+    ("super-resolve", "border", ["real", "circular"], ["mirror"]),
     ("super-resolve", "kernel", ["bicubic", "gaussian:1"], ['""', "null"]),
     ("super-resolve", "sampler.init", ["noise", "observed"], ["rbf"]),
     ("super-resolve", "noise", ["auto", "0", "1/255"], ["-0.01", "some"]),

@@ -6,6 +6,7 @@ from .options import PICTURE_FLAGS, SAMPLING_FLAGS, Call, Flag, command
 FLAGS = (
     Flag(("--scale", "-s"), "scale", "Damage", "2|3|4"),
     Flag(("--kernel", "-k"), "kernel", "Damage", "SPEC|FILE"),
+    Flag(("--border",), "border", "Damage", "real|circular"),
     Flag(("--noise",), "noise", "Damage", "SIGMA|auto"),
     Flag(("--simulate",), "simulate", "Damage"),
     Flag(("--reference",), "reference", "Damage", "FILE|FOLDER"),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..forward.superres import SuperResolve, bicubic
+from ..forward.superres import CircularSuperResolve, SuperResolve, bicubic
 from ..imageio import Picture
 from ..kernels import BlurKernel, check_fits
 from .deblurring import Deblurring, cut
@@ -24,18 +24,19 @@ class SuperResolving(Deblurring):
 
     @property
     def sampled(self) -> str:
-        return f"scale {self.config.scale}"
+        return f"scale {self.config.scale}, {self.border} border"
 
     def check_size(self, picture: Picture, name: str) -> None:
         """The kernel belongs to the large picture; the standard one fits all."""
         if self.config.kernel != "bicubic" and not self.config.simulate:
             check_fits(self.kernel, *(self.config.scale * side for side in picture.pixels.shape[1:]), name)
 
-    def operator(self, shape: tuple[int, int, int]) -> SuperResolve:
+    def operator(self, shape: tuple[int, int, int]) -> SuperResolve | CircularSuperResolve:
         """The shrinking whose data have this shape `(C, H, W)`."""
-        return SuperResolve(torch.from_numpy(self.kernel.values), shape, self.config.scale)
+        kind = CircularSuperResolve if self.border == "circular" else SuperResolve
+        return kind(torch.from_numpy(self.kernel.values), shape, self.config.scale)
 
-    def framed(self, picture: Picture, A: SuperResolve) -> Picture:
+    def framed(self, picture: Picture, A: SuperResolve | CircularSuperResolve) -> Picture:
         """`picture` interpolated to the result's size; inks are then converted anew."""
 
         def enlarge(planes: np.ndarray | None) -> np.ndarray | None:
@@ -43,19 +44,20 @@ class SuperResolving(Deblurring):
 
         return replace(picture, pixels=enlarge(picture.pixels), alpha=enlarge(picture.alpha), cmyk=None)
 
-    def degrade(self, picture: Picture, name: str) -> tuple[Picture, SuperResolve, Tensor]:
+    def degrade(self, picture: Picture, name: str) -> tuple[Picture, SuperResolve | CircularSuperResolve, Tensor]:
         """Shrink an intact picture and add noise: the truth, the operator and the data.
 
         As with a blur's real borders, the truth is what remains inside; its sides are multiples of the scale.
         """
         channels, height, width = picture.pixels.shape
-        kh, kw = self.kernel.values.shape
+        kh, kw = self.kernel.values.shape if self.border == "real" else (1, 1)
         h, w = (height - kh + 1) // self.config.scale, (width - kw + 1) // self.config.scale
         if min(h, w) < 1:
             raise InputError(f"{name}: {width}x{height} pixels are too few to be shrunk", hint="take a larger picture")
         A = self.operator((channels, h, w))
         x = cut(picture, slice(A.x_shape[1]), slice(A.x_shape[2]))
-        inside = cut(x, *A.frame[1:])
+        inside = cut(x, *A.frame[1:]) if self.border == "real" else x
         size = f"{inside.pixels.shape[2]}x{inside.pixels.shape[1]}"
-        self.report.note(f"{name}: shrunk without its borders to {w}x{h} pixels; {size} are restored and measured")
+        cutting = " without its borders" if self.border == "real" else ""
+        self.report.note(f"{name}: shrunk{cutting} to {w}x{h} pixels; {size} are restored and measured")
         return inside, A, self.noisy(A.forward(self.tensor(x.pixels)), self.config.noise, picture)

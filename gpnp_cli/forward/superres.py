@@ -3,8 +3,9 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fft import irfft2, rfft2
 
-from .blur import TOLERANCE, Blur
+from .blur import TOLERANCE, Blur, CircularBlur
 
 
 class SuperResolve(Blur):
@@ -25,6 +26,43 @@ class SuperResolve(Blur):
     def extend(self, y: Tensor) -> Tensor:
         """Data interpolated, and made as large as x by repeating the outermost pixels."""
         return super().extend(self.enlarge(y))
+
+
+class CircularSuperResolve(CircularBlur):
+    """`SuperResolve` where opposite edges touch: x is `(C, scale H, scale W)`, no larger than its data show."""
+
+    def __init__(self, kernel: Tensor, y_shape: tuple[int, int, int], scale: int) -> None:
+        channels, *sides = y_shape
+        super().__init__(kernel, (channels, *(scale * side for side in sides)))
+        self.y_shape, self.scale = y_shape, scale
+        self.grid = (..., *2 * (slice((scale - 1) // 2, None, scale),))
+        spectrum = self._spectrum
+        correlation = irfft2(spectrum.real.square() + spectrum.imag.square(), s=self.x_shape[1:])
+        self._gram = rfft2(correlation[::scale, ::scale]).real.clamp_min(0)  # A A^T is a convolution of the data
+
+    def enlarge(self, y: Tensor) -> Tensor:
+        """Data `(N, *y_shape)` interpolated to the frame."""
+        return F.interpolate(y, scale_factor=self.scale, mode="bicubic", align_corners=False)
+
+    def extend(self, y: Tensor) -> Tensor:
+        """Data interpolated; there is nothing beyond them."""
+        return self.enlarge(y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[self.grid]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        x = y.new_zeros(*y.shape[:2], *self.x_shape[1:])
+        x[self.grid] = y
+        return super().adjoint(x)
+
+    def prox(self, v: Tensor, y: Tensor, gamma: float, sigma_y: float) -> Tensor:
+        """v + rho A^T (I + rho A A^T)^-1 (y - A v), rho = (gamma / sigma_y)^2 (Zhao et al., TIP 2016, in this form)."""
+        if not sigma_y > 0:
+            raise ValueError(f"a blur cannot be inverted exactly: sigma_y must be positive, not {sigma_y}")
+        rho = (gamma / sigma_y) ** 2
+        u = rfft2(y - self.forward(v)) / (1 + rho * self._gram.to(v))
+        return v + rho * self.adjoint(irfft2(u, s=y.shape[-2:]))
 
 
 def bicubic(scale: int) -> Tensor:

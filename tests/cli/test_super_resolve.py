@@ -127,3 +127,12 @@ def test_a_dry_run_writes_nothing(enlarge, pic):
     assert code == 0
     assert "kernel: bicubic" in out and "method: pnp" in out
     assert os.listdir(".") == ["pic.png"]
+
+
+def test_a_circular_border_restores_the_whole_picture(gpnp, draw):
+    draw("pic.png")
+    flags = ("--simulate", "--border", "circular", "--denoiser", "gaussian", "--iterations", "3", "--save", "mean")
+    code, _, err = gpnp("super-resolve", "pic.png", *flags, "-n", "1", "--threads", "1", "--device", "cpu")
+    assert code == 0, err
+    assert "without its borders" not in err
+    assert Image.open("gpnp_out/pic.super-resolve.png").size == Image.open("pic.png").size

@@ -13,7 +13,7 @@ from gpnp_cli.forward import blur
 from gpnp_cli.forward.base import ForwardModel, LinearOperator, conjugate_gradient
 from gpnp_cli.forward.blur import Blur, CircularBlur
 from gpnp_cli.forward.mask import Mask
-from gpnp_cli.forward.superres import SuperResolve, bicubic
+from gpnp_cli.forward.superres import CircularSuperResolve, SuperResolve, bicubic
 from gpnp_cli.samplers.rng import ChainRng, UnitVectors, generator
 
 
@@ -84,11 +84,20 @@ def super_resolve_4(rng: torch.Generator) -> SuperResolve:
     return SuperResolve(kernel(rng, 4, 5), (1, 2, 2), 4, tolerance=1e-9)
 
 
+def circular_super_resolve_2(rng: torch.Generator) -> CircularSuperResolve:
+    return CircularSuperResolve(kernel(rng, 3, 4), (2, 3, 2), 2)
+
+
+def circular_super_resolve_3(rng: torch.Generator) -> CircularSuperResolve:
+    return CircularSuperResolve(kernel(rng, 5, 6), (1, 2, 3), 3)
+
+
 INSTANCES: dict[str, list[Callable[[torch.Generator], LinearOperator]]] = {
     "mask": [mask_shared, mask_per_channel],
     "blur": [blur_odd, blur_even, blur_larger_than_the_frame],
     "circular-blur": [circular_odd, circular_even, circular_as_large_as_the_image],
     "super-resolve": [super_resolve_2, super_resolve_3, super_resolve_4],
+    "circular-super-resolve": [circular_super_resolve_2, circular_super_resolve_3],
 }
 CLOSED_FORM = (Mask, CircularBlur)
 EVERY = [make for makes in INSTANCES.values() for make in makes] + [dense]
