@@ -8,6 +8,11 @@ from torch.fft import irfft2, rfft2
 from .blur import TOLERANCE, Blur, CircularBlur
 
 
+def enlarged(y: Tensor, scale: int) -> Tensor:
+    """`y` `(N, C, H, W)` interpolated to `(N, C, scale H, scale W)`."""
+    return F.interpolate(y, scale_factor=scale, mode="bicubic", align_corners=False)
+
+
 class SuperResolve(Blur):
     """A x = one pixel of each `scale` x `scale` block of crop(h * x), the ((scale - 1) // 2)-th; `y_shape` `(C, H, W)`.
 
@@ -21,7 +26,7 @@ class SuperResolve(Blur):
 
     def enlarge(self, y: Tensor) -> Tensor:
         """Data `(N, *y_shape)` interpolated to the frame."""
-        return F.interpolate(y, scale_factor=self.scale, mode="bicubic", align_corners=False)
+        return enlarged(y, self.scale)
 
     def extend(self, y: Tensor) -> Tensor:
         """Data interpolated, and made as large as x by repeating the outermost pixels."""
@@ -42,7 +47,7 @@ class CircularSuperResolve(CircularBlur):
 
     def enlarge(self, y: Tensor) -> Tensor:
         """Data `(N, *y_shape)` interpolated to the frame."""
-        return F.interpolate(y, scale_factor=self.scale, mode="bicubic", align_corners=False)
+        return enlarged(y, self.scale)
 
     def extend(self, y: Tensor) -> Tensor:
         """Data interpolated; there is nothing beyond them."""
