@@ -7,8 +7,8 @@ Every finished case is a line of the cache: a run that was killed, or is asked f
 (delete the cache after a change of code). The tables hold what the cache has, and say of how many cases.
 
 circular    every picture x kernel x noise 2.55/255 and 7.65/255; opposite edges touch. `pnp`: one estimate. `gpnp`:
-            mean of 3, mean of 8 and single samples, of 8 chains. `gpnp-pair`: the mean of two antithetic ones. dpir, diffpir, dps: deepinv's, with the same denoiser;
-            needs `pip install deepinv`, in an environment of its own. Its diffusion schedules begin far above the
+            mean of 3, mean of 8 and single samples, of 8 chains. `gpnp-pair`: the mean of two antithetic ones.
+            dpir, diffpir, dps: deepinv's, with the same denoiser; needs `pip install deepinv`, in an environment of its own. Its diffusion schedules begin far above the
             denoiser's largest noise level: there the picture is shrunk to that level (its own is all but lost).
 gaussian    Gaussian kernels of std 1.6 and 2.0, 25x25, noise 2.55/255, circular, beside DPIR's published figures.
 borders     valid convolution of photographs: PSNR over the whole frame, over its interior, and over the whole frame

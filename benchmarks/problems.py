@@ -107,11 +107,8 @@ def _observed(A: Blur | CircularBlur, x: Tensor, sigma_y: float, seed: int) -> P
 def restore(problem: Problem, sampler: Sampler, denoiser, chains: int, seed: int = 0) -> tuple[np.ndarray, int]:
     """Samples `(K, C, H, W)` in [0, 1], as gpnp writes them, and denoiser calls per sample; one estimate for `pnp`."""
     point = sampler.method == "pnp"
-    rng, finish = (
-        (Silence(), False)
-        if point
-        else (ChainRng(seed, chains, antithetic=sampler.antithetic), sampler.final == "denoise")
-    )
+    rng = Silence() if point else ChainRng(seed, chains, antithetic=sampler.antithetic)
+    finish = not point and sampler.final == "denoise"
     levels = build.schedule(sampler, problem.model.sigma_y)
     with torch.inference_mode():
         kernel = build.kernel(sampler, denoiser, problem.model)

@@ -98,12 +98,12 @@ class BlindDeblurring(Deblurring):
                 hint="take a picture with edges in it",
             )
         kept = self.so_far(picture, job)
-        best = self.look(picture, y, grey, size, kept)
-        facts = self.tell(name, kept.found, best)
+        best, sigma_y = self.look(picture, y, grey, size, kept)
+        facts = self.tell(name, kept.found, best, sigma_y)
         kernel = trimmed(best.kernel)
         self.kernel = BlurKernel(kernel.double().cpu().numpy())
         self.more = self.tiles(kept.found, best)
-        restored = self.restored(picture, job, self.operator(y.shape[1:]), y, truth, best.sigma_y)
+        restored = self.restored(picture, job, self.operator(y.shape[1:]), y, truth, sigma_y)
         return Restored(restored.files + self.files(job, best), restored.facts | facts, spent=(kept.path,))
 
     def so_far(self, picture: Picture, job: Job) -> Kept:
@@ -129,10 +129,10 @@ class BlindDeblurring(Deblurring):
             )
         return size, size
 
-    def look(self, picture: Picture, y: Tensor, grey: Tensor, size: tuple[int, int], kept: Kept) -> Found:
+    def look(self, picture: Picture, y: Tensor, grey: Tensor, size: tuple[int, int], kept: Kept) -> tuple[Found, float]:
         """All searches by edges, and what chains make of the best; on the part of the picture that tells most.
 
-        What `kept` holds already is not done again.
+        Also the level of noise and of the kernel's error together, for the pass that follows. What `kept` holds already is not done again.
         """
         config = self.config
         known = unsaturated(y, reach=max(size))
@@ -175,15 +175,15 @@ class BlindDeblurring(Deblurring):
             best = replace(best, frames=kept.trail.frames)
             if best.misfit > start.misfit:  # the criterion keeps the last word
                 best = replace(best, kernel=start.kernel, misfit=start.misfit, phi=start.phi)
-            best = replace(best, sigma_y=max(floor, ERROR_SHARE * best.misfit))
+            sigma_y = max(floor, ERROR_SHARE * best.misfit)
             none = torch.zeros_like(best.kernel)
             none[size[0] // 2, size[1] // 2] = 1
             narrow = float(best.kernel.max()) > NARROW and fine_detail(grey) > DETAILED
             if (unblurred := cost(none)) <= best.misfit or narrow:
                 self.report.note(f"{picture.path}: not blurred, as far as can be told: the kernel is one pixel")
-                level = NOISE_FLOOR if config.noise == "auto" else floor  # detail passes for noise: do no harm
-                best = replace(best, kernel=none, misfit=unblurred, sigma_y=level)
-        return best
+                sigma_y = NOISE_FLOOR if config.noise == "auto" else floor  # detail passes for noise: do no harm
+                best = replace(best, kernel=none, misfit=unblurred)
+        return best, sigma_y
 
     def fits(self, size: int, energy: float = 0.0) -> Fits:
         """The M-step for each scale; `energy` is the weight of the kernel's own."""
@@ -200,14 +200,14 @@ class BlindDeblurring(Deblurring):
 
         return at
 
-    def tell(self, name: str, found: list[Found], best: Found) -> dict[str, Any]:
+    def tell(self, name: str, found: list[Found], best: Found, sigma_y: float) -> dict[str, Any]:
         """What was found, on stderr and for the manifest."""
         kernel = best.kernel
         number = min(range(len(found)), key=lambda k: found[k].misfit)
         height, width = trimmed(kernel).shape
         searches = f", search {number + 1} of {len(found)}" if len(found) > 1 else ""
         self.report.note(
-            f"{name}: kernel {width}x{height} pixels, noise and kernel's error {best.sigma_y:.4g} ({255 * best.sigma_y:.3g}/255), "
+            f"{name}: kernel {width}x{height} pixels, noise and kernel's error {sigma_y:.4g} ({255 * sigma_y:.3g}/255), "
             f"changed by {100 * best.change:.1f} % over the last {SETTLED} iterations{searches}"
         )
         phi = {}

@@ -189,8 +189,8 @@ class Sampling(Restoration):
         groups = build.chain_groups(sampler.samples, math.prod(model.A.x_shape[1:]))
         with torch.inference_mode():
             for number, chains in enumerate(groups, start=1):
-                rng = ChainRng(seed, chains, self.device, sampler.antithetic)
-                rng = Silence() if sampler.method == "pnp" else rng
+                point = sampler.method == "pnp"
+                rng = Silence() if point else ChainRng(seed, chains, self.device, sampler.antithetic)
                 label = f"batch {number}/{len(groups)}  " if len(groups) > 1 else ""
                 steps = anneal(kernel, start(rng), sigmas, rng, finish)
                 total = len(sigmas) + finish

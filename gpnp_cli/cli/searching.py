@@ -24,14 +24,13 @@ KIND = "gpnp-kernel-search"
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What one search found: the kernel `(k, k)`, the data's noise level, and how it went.
+    """What one search found: the kernel `(k, k)`, and how it went.
 
     `misfit` is the criterion, lower for better kernels (`samplers.em.misfit`); `change` is the kernel's relative change
     over the last iterations, `nfe` the denoiser calls per chain, `phi` the parameters of a kernel that has some.
     """
 
     kernel: Tensor
-    sigma_y: float
     misfit: float
     change: float
     nfe: int
@@ -61,7 +60,7 @@ def follow(steps: Iterator[EmStep], total: int, fit: Fits, cost: Callable[[Tenso
     h = step.state.h
     old = old if old.shape == h.shape else torch.zeros_like(h)
     change = float((h - old).norm() / h.norm())
-    return Found(h.clone(), step.state.sigma_y, cost(h), change, step.nfe, parameters(fit))
+    return Found(h.clone(), cost(h), change, step.nfe, parameters(fit))
 
 
 def snapshot(step: EmStep, total: int) -> Snapshot:
@@ -180,7 +179,7 @@ class Kept:
         self.found, self.trail, self.rng, self.phi = found, trail, rng, phi
 
 
-NUMBERS = ("sigma_y", "misfit", "change", "nfe", "phi")  # of a `Found`, in the file
+NUMBERS = ("misfit", "change", "nfe", "phi")  # of a `Found`, in the file
 
 
 def as_tuple(phi: list[float] | None) -> tuple[float, ...] | None:

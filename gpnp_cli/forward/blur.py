@@ -54,10 +54,8 @@ class CircularBlur(LinearOperator):
 
     def prox(self, v: Tensor, y: Tensor, gamma: float, sigma_y: float) -> Tensor:
         """Frequency by frequency: (v^ + rho conj(h^) y^) / (1 + rho |h^|^2), rho = (gamma / sigma_y)^2."""
-        if not sigma_y > 0:
-            raise ValueError(f"a blur cannot be inverted exactly: sigma_y must be positive, not {sigma_y}")
-        rho, h = (gamma / sigma_y) ** 2, self.spectrum(v)
-        return irfft2((rfft2(v) + rho * h.conj() * rfft2(y)) / (1 + rho * _power(h)), s=v.shape[-2:])
+        rho, h = data_weight(gamma, sigma_y), self.spectrum(v)
+        return irfft2((rfft2(v) + rho * h.conj() * rfft2(y)) / (1 + rho * squared_modulus(h)), s=v.shape[-2:])
 
 
 class Blur(LinearOperator):
@@ -93,7 +91,7 @@ class Blur(LinearOperator):
         seen = torch.zeros(coarse, dtype=torch.bool)
         seen[self.observed] = True
         self._unseen = (~seen).flatten().nonzero()[:, 0]
-        correlation = irfft2(_power(self.circular._spectrum), s=self.torus)  # A A^T without the cropping
+        correlation = irfft2(squared_modulus(self.circular._spectrum), s=self.torus)  # A A^T without the cropping
         self._gram = rfft2(correlation[::scale, ::scale]).real.clamp_min(0)
 
     def crop(self, x: Tensor) -> Tensor:
@@ -124,9 +122,7 @@ class Blur(LinearOperator):
         z that must make u vanish there: z = P G (P^T z + y - A v), P picking them. Conjugate gradients solve this: the
         unknowns are few, and P (I - G)^-1 P^T nearly inverts I - P G P^T.
         """
-        if not sigma_y > 0:
-            raise ValueError(f"a blur cannot be inverted exactly: sigma_y must be positive, not {sigma_y}")
-        rho, unseen = (gamma / sigma_y) ** 2, self._unseen.to(v.device)
+        rho, unseen = data_weight(gamma, sigma_y), self._unseen.to(v.device)
         inverse = 1 + rho * self._gram.to(v)  # of I - G
 
         def multiply(w: Tensor, factor: Tensor) -> Tensor:
@@ -171,5 +167,12 @@ def _fft_size(n: int) -> int:
     return n if rest == 1 else _fft_size(n + 1)
 
 
-def _power(h: Tensor) -> Tensor:
+def data_weight(gamma: float, sigma_y: float) -> float:
+    """rho = (gamma / sigma_y)^2, the data's weight in a prox; `ValueError` without noise, since no blur can be undone then."""
+    if not sigma_y > 0:
+        raise ValueError(f"a blur cannot be inverted exactly: sigma_y must be positive, not {sigma_y}")
+    return (gamma / sigma_y) ** 2
+
+
+def squared_modulus(h: Tensor) -> Tensor:
     return h.real.square() + h.imag.square()

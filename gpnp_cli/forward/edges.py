@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
-from .blur import CircularBlur
+from .blur import CircularBlur, squared_modulus
 
 COUPLING_MAX = 1e4  # at the end of the splitting; it doubles from 2 weight on
 
@@ -20,8 +20,8 @@ def strong_edges(y: Tensor, h: Tensor, weight: float) -> Tensor:
     A = CircularBlur(h, y.shape[1:])
     to_data = A.spectrum(y)
     steps = torch.stack([_difference(size, axis, y) for axis in (0, 1)])  # (2, H, W // 2 + 1)
-    data, power = to_data.conj() * rfft2(y), _power(to_data)
-    roughness = _power(steps).sum(0)
+    data, power = to_data.conj() * rfft2(y), squared_modulus(to_data)
+    roughness = squared_modulus(steps).sum(0)
     x, coupling = y, 2 * weight
     while coupling < COUPLING_MAX:
         g = irfft2(steps * rfft2(x), s=size)  # (1, 2, H, W)
@@ -39,10 +39,6 @@ def _difference(size: tuple[int, int], axis: int, like: Tensor) -> Tensor:
     d[0, 0] = -1
     d[(-1, 0) if axis == 0 else (0, -1)] = 1
     return rfft2(d)
-
-
-def _power(spectrum: Tensor) -> Tensor:
-    return spectrum.real.square() + spectrum.imag.square()
 
 
 def completed(y: Tensor, h: Tensor, x: Tensor, frame: tuple) -> Tensor:

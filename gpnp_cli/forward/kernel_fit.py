@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
+from .blur import squared_modulus
+
 
 class Regulariser(Protocol):
     """s(h), as a step of projected gradients needs it; both answers must leave the simplex sensible."""
@@ -224,7 +226,7 @@ def quadratic(dx: Tensor, spectra: Tensor, dy: Tensor, seen: Tensor, frame: tupl
     # b = corr(dx, predicted + error), and corr(dx, predicted) = G h
     correlation = irfft2((spectra.conj() * rfft2(error)).mean(0).sum(0), s=size)
     torus = tuple(_fast(2 * k - 1) for k in (kh, kw))
-    power = irfft2((spectra.real.square() + spectra.imag.square()).mean(0).sum(0), s=size)
+    power = irfft2(squared_modulus(spectra).mean(0).sum(0), s=size)
     lags = power.roll((kh - 1, kw - 1), (0, 1))[: 2 * kh - 1, : 2 * kw - 1]
     placed = F.pad(lags, (0, torus[1] - 2 * kw + 1, 0, torus[0] - 2 * kh + 1)).roll((1 - kh, 1 - kw), (0, 1))
     f = Quadratic(rfft2(placed).real, torus, torch.zeros_like(h))

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
-from .blur import TOLERANCE, Blur, CircularBlur
+from .blur import TOLERANCE, Blur, CircularBlur, data_weight, squared_modulus
 
 
 def enlarged(y: Tensor, scale: int) -> Tensor:
@@ -41,8 +41,7 @@ class CircularSuperResolve(CircularBlur):
         super().__init__(kernel, (channels, *(scale * side for side in sides)))
         self.y_shape, self.scale = y_shape, scale
         self.grid = (..., *2 * (slice((scale - 1) // 2, None, scale),))
-        spectrum = self._spectrum
-        correlation = irfft2(spectrum.real.square() + spectrum.imag.square(), s=self.x_shape[1:])
+        correlation = irfft2(squared_modulus(self._spectrum), s=self.x_shape[1:])
         self._gram = rfft2(correlation[::scale, ::scale]).real.clamp_min(0)  # A A^T is a convolution of the data
 
     def enlarge(self, y: Tensor) -> Tensor:
@@ -63,9 +62,7 @@ class CircularSuperResolve(CircularBlur):
 
     def prox(self, v: Tensor, y: Tensor, gamma: float, sigma_y: float) -> Tensor:
         """v + rho A^T (I + rho A A^T)^-1 (y - A v), rho = (gamma / sigma_y)^2 (Zhao et al., TIP 2016, in this form)."""
-        if not sigma_y > 0:
-            raise ValueError(f"a blur cannot be inverted exactly: sigma_y must be positive, not {sigma_y}")
-        rho = (gamma / sigma_y) ** 2
+        rho = data_weight(gamma, sigma_y)
         u = rfft2(y - self.forward(v)) / (1 + rho * self._gram.to(v))
         return v + rho * self.adjoint(irfft2(u, s=y.shape[-2:]))
 

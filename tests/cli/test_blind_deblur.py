@@ -60,15 +60,20 @@ def test_the_kernel_file_is_one_for_deblur(blind, gpnp, pic):
     assert one == other  # the same pass
 
 
+def rectangles(seed, side, sides):
+    """Forty of them, at random, on grey: `sides` are the least and the first too large."""
+    rng, pixels = np.random.Generator(np.random.PCG64(seed)), np.full((side, side), 128, np.uint8)
+    for _ in range(40):
+        top, left = rng.integers(0, side - sides[0], 2)
+        height, width = rng.integers(*sides, 2)
+        pixels[top : top + height, left : left + width] = rng.integers(12, 243)
+    return pixels
+
+
 @pytest.mark.parametrize("model", [pytest.param("free", marks=pytest.mark.slow), "motion"])
 def test_a_straight_motion_is_found(gpnp, alone, model):
     """Rectangles are as sharp as pictures can be."""
-    rng, pixels = np.random.Generator(np.random.PCG64(0)), np.full((84, 84), 128, np.uint8)
-    for _ in range(40):
-        top, left = rng.integers(0, 76, 2)
-        height, width = rng.integers(8, 40, 2)
-        pixels[top : top + height, left : left + width] = rng.integers(12, 243)
-    Image.fromarray(pixels).save("pic.png")
+    Image.fromarray(rectangles(0, 84, (8, 40))).save("pic.png")
     flags = ("--simulate", "--kernel", "motion:7,0", "--noise", "0.005", "--kernel-model", model, *MEAN)
     restarts = "1" if model == "motion" else "6"
     search = ("--kernel-size", "11", "--search-iterations", "1", "--restarts", restarts, "--iterations", "2")
@@ -163,11 +168,7 @@ def test_a_dry_run_writes_nothing(blind, pic):
 
 
 def test_a_sharp_picture_comes_back_as_it_is(gpnp, alone):
-    rng, pixels = np.random.Generator(np.random.PCG64(1)), np.full((64, 64), 128, np.uint8)
-    for _ in range(40):
-        top, left = rng.integers(0, 58, 2)
-        height, width = rng.integers(6, 30, 2)
-        pixels[top : top + height, left : left + width] = rng.integers(12, 243)
+    pixels = rectangles(1, 64, (6, 30))
     Image.fromarray(pixels).save("pic.png")
     search = (
         "--kernel-size",
