@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from faces import read
 from machine import header
+from memorisation import Measure, nearest, rms_of_pixels, table
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
@@ -32,7 +33,6 @@ from gpnp_cli.samplers.rng import generator
 
 COUNT = 32
 SAMPLE_PICTURES = Path(__file__).parents[1] / "sample_images"
-SCHEDULE = ("--sigma-max", "1", "--r", "auto")  # what suits whole pictures better than the default: see faces.py
 DAMAGES = {  # erased part, and the held-out digits it is erased from
     "rect:16,32@16,0": ("0100-4", "0040-8", "0240-7", "0295-9"),  # the lower half
     "rect:32,16@0,16": ("0045-3", "0065-6", "0050-2", "0140-0"),  # the right half
@@ -71,11 +71,6 @@ def trained(x: Tensor, label: Tensor) -> Classifier:
             loss.backward()
             optimizer.step()
     return model.eval().requires_grad_(False)
-
-
-def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance and number of the row of `b` that is nearest to each row of `a`."""
-    return torch.cdist(a.flatten(1).double(), b.flatten(1).double()).min(1)
 
 
 def residuals(denoiser: str, held: Tensor) -> list[str]:
@@ -126,7 +121,7 @@ def restorations(folder: Path, denoiser: str, work: Path) -> np.ndarray:
     rows = []
     for mask, names in DAMAGES.items():
         files = [folder / "held" / f"{name}.png" for name in names]
-        options = ("--mask", mask, "--simulate", "--denoiser", denoiser, *SCHEDULE)
+        options = ("--mask", mask, "--simulate", "--denoiser", denoiser)
         gpnp("inpaint", *files, *options, "-o", work)
         for file in files:
             damaged = colour(work / f"{file.stem}.inpaint.damaged.png")
@@ -165,15 +160,8 @@ def main() -> None:
         "",
         " ".join(told),
         "",
-        "| nearest training digit | samples: least, median | held-out digits: least, median |",
-        "|---|---|---|",
+        *table(free, held, train, [rms_of_pixels(train), Measure("features", lambda x: classify(x)[0])]),
     ]
-    scale = 1 / 32  # the root of 1024 pixels
-    pictures = [nearest(x, train) for x in (free, held)]
-    features = [nearest(classify(x)[0], classify(train)[0]) for x in (free, held)]
-    for title, found, unit in (("rms of pixels", pictures, scale), ("features", features, 1.0)):
-        cells = [f"{unit * distance.min():.3f}, {unit * distance.median():.3f}" for distance, _ in found]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
     lines += ["", f"| residual at sigma {LEVEL:g} over the highest in validation | of | median | most | far |"]
     lines += ["|---|---|---|---|---|", *residuals(args.denoiser, held)]
     text = "\n".join(lines) + "\n"
@@ -182,7 +170,7 @@ def main() -> None:
         args.out.write_text(text, encoding="utf-8")
     if args.figure:
         wide = [x.expand(3, -1, -1).numpy() for x in free]
-        near = [train[i].expand(3, -1, -1).numpy() for i in pictures[0][1]]
+        near = [train[i].expand(3, -1, -1).numpy() for i in nearest(free, train, rms_of_pixels(train))[1]]
         parts = [titled(restored, "held-out digit, what is left of it, three samples (twice a row)")]
         parts.append(titled(grid([wide[i : i + 11] for i in (0, 11)]), "unconditional samples"))
         parts.append(titled(grid([wide[:11], near[:11]]), "samples, and the nearest training digit of each"))

@@ -3,8 +3,16 @@
     python benchmarks/faces.py HELD_OUT --denoiser runs/faces-64/denoiser.safetensors --out runs/faces.md --sheets runs
 
 HELD_OUT are square pictures of the trained kind which no training has seen; they are shrunk to the prior's size. The
-hole is the middle square of 3/8 of the side (48 of 128 pixels, 24 of 64). The prior is compared with the shipped
-`default` by the same sampler, and with single estimates (`pnp`).
+hole is the middle square of 3/8 of the side (48 of 128 pixels, 24 of 64). Rows of the table, `--rows NAME=SAMPLES ...`:
+
+    own          the prior with the settings that its file carries: what `gpnp inpaint` does
+    balanced     the prior with the schedule of the other priors (`--preset balanced`)
+    calibrated   the prior with `--preset calibrated`
+    pnp          one estimate by half-quadratic splitting, no samples
+    default      the shipped `default` prior, as `gpnp inpaint` uses it
+    default-pnp  one estimate with that
+
+Every row is written to `--out` as soon as it is measured, and its sheets to `--sheets`.
 
 Inside the hole: PSNR of the mean of all K samples and of one sample; difference, the rms of one sample minus another,
 over that of two held-out pictures; coverage, how often the truth lies between the lowest and the highest sample, which is
@@ -17,26 +25,29 @@ each level over quadrants of the picture, scaled to unit variance over HELD_OUT.
 table, not those of other papers. The row `HELD_OUT, halves` is one half against the other: what no sampler can beat.
 
 With `--training`, the folder that the prior was trained on: the distance from 32 unconditional samples (GPnP) to their
-nearest training pictures, and of as many held-out pictures to theirs, in pixels (rms) and in these features. Samples that
-repeat training pictures would lie nearer.
+nearest training pictures, and of as many held-out pictures to theirs, in pixels (rms) and in these features, as they are
+and together with their mirror images (see memorisation.py).
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from machine import header
+from memorisation import Measure, rms_of_pixels, table
+from PIL import Image
 from torch import Tensor
 
 from gpnp_cli import build
 from gpnp_cli import config as cfg
 from gpnp_cli.denoisers.unet import NetworkDenoiser, load_default
+from gpnp_cli.errors import UsageError
 from gpnp_cli.figures import Tile, contact_sheet, show_missing
 from gpnp_cli.forward.base import ForwardModel
 from gpnp_cli.forward.mask import Mask
@@ -51,6 +62,8 @@ from gpnp_cli.samplers.schedules import geometric, power
 
 MEMORY = 32  # samples whose nearest training pictures are looked for
 PIXELS = 1_000_000  # of all chains that run as one batch
+SHOWN, FREE_SHOWN = 8, 20  # held-out pictures, and unconditional samples, on a sheet
+ROWS = ("own=19", "balanced=19", "calibrated=3", "pnp", "default=3", "default-pnp")
 
 
 def read(folder: Path, side: int, count: int | None) -> Tensor:
@@ -143,71 +156,113 @@ def middle(side: int) -> slice:
     return slice(low, low + 3 * side // 8)
 
 
+class Report:
+    """Markdown that is written line by line: on stdout and, if `path` is given, in a file that is complete up to here."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        if path:
+            path.write_text("", encoding="utf-8")
+
+    def __call__(self, *lines: str) -> None:
+        text = "".join(f"{line}\n" for line in lines)
+        print(text, end="", flush=True)
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+
+
 @dataclass(frozen=True)
 class Filling:
-    """A row of the first table."""
+    """A row of the first table; `short` is its name on the command line."""
 
+    short: str
     name: str
     denoiser: str
-    options: dict
+    sampler: cfg.Sampler
+
+    @classmethod
+    def parse(cls, text: str, prior: str) -> Self:
+        """From `NAME=SAMPLES` or `NAME` (one sample); `prior` is what `--denoiser` says. Raises `KeyError`, `ValueError`, `UsageError`."""
+        short, _, samples = text.partition("=")
+        own = cfg.in_words(cfg.carried(prior)) or "nothing of its own"
+        name = Path(prior).name
+        title, denoiser, flags = {
+            "own": (f"{name} with {own}", prior, {}),
+            "balanced": (f"{name}, balanced", prior, {"sampler.preset": "balanced"}),
+            "calibrated": (f"{name}, calibrated", prior, {"sampler.preset": "calibrated"}),
+            "pnp": (f"{name}, pnp", prior, {"sampler.method": "pnp"}),
+            "default": ("default", "default", {}),
+            "default-pnp": ("default, pnp", "default", {"sampler.method": "pnp"}),
+        }[short]
+        given = {"model.denoiser": denoiser, "sampler.samples": int(samples or 1), **flags}
+        return cls(short, title, denoiser, cfg.resolve("inpaint", given, env={}).config.sampler)
+
+
+def measured(row: Filling, draws: Tensor, truth: Tensor, box: tuple) -> list[str]:
+    """What the table tells of `draws` `(N, K, C, H, W)` in the hole `box`, before KID and time."""
+    k, mean = row.sampler.samples, draws.mean(1)
+    cells = [str(k), f"{psnr(mean[box], truth[box]):.2f}", f"{psnr(draws[:, 0][box], truth[box]):.2f}"]
+    if k == 1:
+        return [*cells, "-", "-", "-"]
+    typical = rms(truth[box] - truth.roll(1, 0)[box])
+    different = rms(draws[:, 0][box] - draws[:, 1][box]) / typical
+    seen, true = (draws[box] * 255).round(), (truth[box] * 255).round()
+    coverage = ((seen.amin(1) <= true) & (true <= seen.amax(1))).double().mean()
+    ratio = float(draws[box].var(1).mean() * (1 + 1 / k) / (mean[box] - truth[box]).square().mean())
+    return [*cells, f"{different:.2f}", f"{100 * coverage:.0f} %", f"{ratio:.2f}"]
 
 
 def inpainting(
-    truth: Tensor, denoisers: dict[str, Callable], rows: list[Filling], features: Features
-) -> tuple[list[str], dict[str, Tensor]]:
-    """The table, and the draws by row."""
+    truth: Tensor,
+    denoisers: dict[str, Callable],
+    rows: list[Filling],
+    features: Features,
+    tell: Report,
+    show: Callable[[Filling, Tensor, np.ndarray], None],
+) -> None:
+    """The table, a row at a time; `show` gets each row, its draws `(N, K, C, H, W)` and the hole `(H, W)`."""
     side = truth.shape[-1]
-    rows_of_hole = middle(side)
-    hole, box = rows_of_hole.stop - rows_of_hole.start, (..., rows_of_hole, rows_of_hole)
+    hole = middle(side)
+    box = (..., hole, hole)
     missing = torch.zeros(1, side, side, dtype=torch.bool)
     missing[box] = True
-    reference, drawn = features(truth), {}
-    typical = rms(truth[box] - truth.roll(1, 0)[box])
-    lines = [
-        f"Hole of {hole}x{hole} pixels in {len(truth)} pictures of {side}x{side}.",
+    reference = features(truth)
+    tell(
+        f"Hole of {hole.stop - hole.start}x{hole.stop - hole.start} pixels in {len(truth)} pictures of {side}x{side}.",
         "",
         "| | samples | PSNR of the mean | of a sample | difference | coverage | calibration | KID | s for 3 of one |",
         "|---|---|---|---|---|---|---|---|---|",
-    ]
+    )
     for row in rows:
-        sampler = cfg.Sampler(**row.options)
-        begun = time.perf_counter()
+        begun, count = time.perf_counter(), row.sampler.samples
         with torch.inference_mode():
-            draws = fill(truth, ~missing, denoisers[row.denoiser], sampler)
-        seconds = (time.perf_counter() - begun) / len(truth) / sampler.samples * min(3, sampler.samples)
-        drawn[row.name], mean = draws, draws.mean(1)
-        cells = [
-            str(sampler.samples),
-            f"{psnr(mean[box], truth[box]):.2f}",
-            f"{psnr(draws[:, 0][box], truth[box]):.2f}",
-        ]
-        if sampler.samples > 1:
-            k = sampler.samples
-            different = rms(draws[:, 0][box] - draws[:, 1][box]) / typical
-            seen, true = (draws[box] * 255).round(), (truth[box] * 255).round()
-            coverage = ((seen.amin(1) <= true) & (true <= seen.amax(1))).double().mean()
-            ratio = float(draws[box].var(1).mean() * (1 + 1 / k) / (mean[box] - truth[box]).square().mean())
-            cells += [f"{different:.2f}", f"{100 * coverage:.0f} %", f"{ratio:.2f}"]
-        else:
-            cells += ["-", "-", "-"]
+            draws = fill(truth, ~missing, denoisers[row.denoiser], row.sampler)
+        seconds = (time.perf_counter() - begun) / len(truth) / count * min(3, count)
+        cells = measured(row, draws, truth, box)
         cells += [f"{kid(features(draws[:, 0]), reference):.2f}", f"{seconds:.2f}"]
-        lines.append(f"| {row.name} | {' | '.join(cells)} |")
-        print(lines[-1], file=sys.stderr, flush=True)
-    lines.append(f"| HELD_OUT, halves | | | | 1 | | | {halves(reference):.2f} | |")
-    return lines, drawn
+        tell(f"| {row.name} | {' | '.join(cells)} |")
+        show(row, draws, missing[0].numpy())
+    tell(f"| HELD_OUT, halves | | | | 1 | | | {halves(reference):.2f} | |")
 
 
 def unconditional(
-    denoiser: NetworkDenoiser, shape: torch.Size, sigma_max: float, calls: list[int], features: Features, truth: Tensor
-) -> tuple[list[str], dict[str, Tensor]]:
+    denoiser: NetworkDenoiser,
+    shape: torch.Size,
+    sigma_max: float,
+    calls: list[int],
+    features: Features,
+    truth: Tensor,
+    tell: Report,
+) -> dict[str, Tensor]:
     """KID of as many draws as there are held-out pictures, by sampler and denoiser calls; the last draws by sampler."""
     low, reference, drawn = 0.005, features(truth), {}
-    lines = [
+    tell(
         f"KID of {len(truth)} unconditional samples from sigma {sigma_max:g} to {low:g}, by denoiser calls.",
         "",
         f"| | {' | '.join(map(str, calls))} |",
         "|---|" + "---|" * len(calls),
-    ]
+    )
     for name in ("annealed Langevin", "GPnP without data", "EDM, Heun"):
         cells = []
         for nfe in calls:
@@ -228,96 +283,79 @@ def unconditional(
                     draws.append(final(kernel, start, sigmas, rng, finish))
             drawn[name] = torch.cat(draws)
             cells.append(f"{kid(features(drawn[name]), reference):.2f}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-        print(lines[-1], file=sys.stderr, flush=True)
-    lines.append(f"| HELD_OUT, halves | {halves(reference):.2f} |" + " |" * (len(calls) - 1))
-    return lines, drawn
+        tell(f"| {name} | {' | '.join(cells)} |")
+    tell(f"| HELD_OUT, halves | {halves(reference):.2f} |" + " |" * (len(calls) - 1))
+    return drawn
 
 
-def memorised(free: Tensor, truth: Tensor, training: Tensor, features: Features) -> list[str]:
-    """The table of distances to the nearest training picture."""
-    lines = [
-        "| nearest training picture | samples: least, median | held-out pictures: least, median |",
-        "|---|---|---|",
-    ]
-    for title, measured, unit in (
-        ("rms of pixels", lambda x: x, truth[0].numel() ** -0.5),
-        ("features", features, 1.0),
-    ):
-        known = measured(training).flatten(1).double()
-        cells = []
-        for x in (free, truth):
-            distance = unit * torch.cdist(measured(x).flatten(1).double(), known).amin(1)
-            cells.append(f"{distance.min():.3f}, {distance.median():.3f}")
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return lines
+def sheets(folder: Path, name: str, title: str, groups: list[list[Tile]], each: int) -> None:
+    """Contact sheets NAME-01.png, ... of `each` groups of tiles, of all groups."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(range(0, len(groups), each), start=1):
+        tiles = [tile for group in groups[start : start + each] for tile in group]
+        Image.fromarray(contact_sheet(tiles, title)).save(folder / f"{name}-{number:02}.png")
 
 
-def sheet(path: Path, title: str, tiles: list[Tile]) -> None:
-    from PIL import Image
-
-    Image.fromarray(contact_sheet(tiles, title)).save(path)
+def filled(truth: Tensor, draws: Tensor, missing: np.ndarray) -> list[list[Tile]]:
+    """For each held-out picture: truth, what is left of it, and up to three samples."""
+    groups = []
+    for number, (picture, samples) in enumerate(zip(truth.numpy(), draws.numpy(), strict=True), start=1):
+        tiles = [Tile(f"{number}: truth", picture), Tile(f"{number}: damaged", show_missing(picture, missing))]
+        groups.append(tiles + [Tile(f"{number}: sample {k}", x) for k, x in enumerate(samples[:3], start=1)])
+    return groups
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--denoiser", required=True, help="a prior of whole pictures: a name, or a file")
-    parser.add_argument("--sigma-max", type=float, nargs="*", default=[1.0, 2.0], help="starts to compare with 0.25")
-    parser.add_argument("--samples", type=int, default=19, help="draws of each hole, of the sampler's default setting")
-    parser.add_argument("--others", type=int, default=3, help="draws of each hole, of the other settings")
+    parser.add_argument("--rows", nargs="+", default=ROWS, metavar="NAME[=SAMPLES]", help="see above")
     parser.add_argument("--training", type=Path, help="the pictures it was trained on, for the check of memorisation")
     parser.add_argument("--top", type=float, default=10.0, help="first noise level of unconditional samples")
     parser.add_argument("--calls", type=int, nargs="*", default=[20, 50, 100, 200])
     parser.add_argument("--count", type=int, help="use so many pictures only")
     parser.add_argument("--parts", nargs="+", choices=["holes", "free"], default=["holes", "free"])
-    parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
+    parser.add_argument("--sheets", type=Path, help="folder for contact sheets: all pictures, on as many as it takes")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    try:
+        rows = [Filling.parse(text, args.denoiser) for text in args.rows]
+    except (KeyError, ValueError, UsageError) as error:
+        parser.error(f"--rows: {error}")
     first = read_picture(expand_inputs([str(args.folder)])[0].path).pixels
     device, dtype = torch.device("cpu"), build.fast_dtype("cpu")
-    mine = build.build_prior(cfg.Model(denoiser=args.denoiser), len(first), device, dtype).denoiser
+    names = dict.fromkeys([args.denoiser, *(row.denoiser for row in rows)])
+    denoisers = {
+        name: build.build_prior(cfg.Model(denoiser=name), len(first), device, dtype).denoiser for name in names
+    }
+    mine = denoisers[args.denoiser]
     if mine.image_size is None:
         parser.error("--denoiser must be a prior of whole pictures")
     truth = read(args.folder, mine.image_size, args.count)
-    default = build.build_prior(cfg.Model(), len(first), device, dtype).denoiser
-    features = Features(truth)
-    name, many = Path(args.denoiser).name, {"samples": args.others}
-    rows = [Filling(f"{name}, gpnp balanced (sigma from 0.25)", "mine", {"samples": args.samples})]
-    rows.append(Filling("default, gpnp balanced", "default", many))
-    rows += [Filling(f"{n}, pnp", which, {"method": "pnp"}) for n, which in ((name, "mine"), ("default", "default"))]
-    for sigma in args.sigma_max:
-        options = {**many, "sigma_max": sigma, "r": "auto"}
-        rows.append(Filling(f"{name}, gpnp balanced, sigma from {sigma:g}, r auto", "mine", options))
-    rows.append(Filling(f"{name}, gpnp calibrated", "mine", {**many, "preset": "calibrated"}))
-    lines, draws, sampled = [header()], {}, {}
+    features, tell = Features(truth), Report(args.out)
+
+    def show(row: Filling, draws: Tensor, missing: np.ndarray) -> None:
+        if args.sheets:
+            sheets(args.sheets, f"filled-{row.short}", row.name, filled(truth, draws, missing), SHOWN)
+
+    tell(header())
     if "holes" in args.parts:
-        table, draws = inpainting(truth, {"mine": mine, "default": default}, rows, features)
-        lines += ["", *table]
+        tell("")
+        inpainting(truth, denoisers, rows, features, tell, show)
     if "free" in args.parts:
-        table, sampled = unconditional(mine, truth.shape[1:], args.top, args.calls, features, truth)
-        lines += ["", *table]
+        tell("")
+        sampled = unconditional(mine, truth.shape[1:], args.top, args.calls, features, truth, tell)
+        if args.sheets:
+            for number, (name, x) in enumerate(sampled.items()):
+                tiles = [[Tile(f"{k}", one)] for k, one in enumerate(x.numpy(), start=1)]
+                sheets(args.sheets, f"free-{number}", name, tiles, FREE_SHOWN)
         if args.training:
             training = read(args.training, mine.image_size, None)
-            free = sampled["GPnP without data"][:MEMORY]
-            lines += ["", *memorised(free, truth[:MEMORY], training, features)]
-    text = "\n".join(lines) + "\n"
-    sys.stdout.write(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
-    if args.sheets:
-        args.sheets.mkdir(parents=True, exist_ok=True)
-        for number, (row, x) in enumerate(draws.items()):
-            tiles = []
-            missing = np.zeros(truth.shape[2:], bool)
-            missing[middle(len(missing)), middle(len(missing))] = True
-            for i in range(min(8, len(truth))):
-                tiles += [Tile("truth", truth[i].numpy()), Tile("damaged", show_missing(truth[i].numpy(), missing))]
-                tiles += [Tile(f"sample {k + 1}", one.numpy()) for k, one in enumerate(x[i, :3])]
-            sheet(args.sheets / f"filled-{number}.png", row, tiles)
-        for number, (row, x) in enumerate(sampled.items()):
-            tiles = [Tile(f"{k + 1}", one.numpy()) for k, one in enumerate(x[:20])]
-            sheet(args.sheets / f"free-{number}.png", row, tiles)
+            free, measures = (
+                sampled["GPnP without data"][:MEMORY],
+                [rms_of_pixels(truth), Measure("features", features)],
+            )
+            tell("", *table(free, truth[:MEMORY], training, measures, mirrored=True))
 
 
 if __name__ == "__main__":

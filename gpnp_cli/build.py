@@ -4,7 +4,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from . import config as cfg
 from .denoisers.base import Denoiser
+from .denoisers.header import users_file
 from .denoisers.tiled import TiledDenoiser
 from .denoisers.unet import fast_dtype
 from .errors import EnvironmentProblem, GpnpError, InputError
@@ -84,10 +84,10 @@ def build_prior(model: cfg.Model, channels: int, device: torch.device, dtype: to
     picture concerns this one only (`InputError`).
     """
     name, _, argument = model.denoiser.partition(":")
-    path = Path(model.denoiser).expanduser()
+    path = users_file(model.denoiser)
     weights = None
     try:
-        if name not in DENOISERS and (path.exists() or path.suffix):
+        if path is not None:
             denoiser, weights = load_denoiser(path, device, dtype), path
         else:
             hub = {"model_dir": model.model_dir, "offline": model.offline} if name in DOWNLOADED else {}
@@ -107,7 +107,7 @@ def build_prior(model: cfg.Model, channels: int, device: torch.device, dtype: to
     if model.tile != "off" and getattr(denoiser, "receptive_field", None) is not None:
         denoiser = TiledDenoiser(denoiser, None if model.tile == "auto" else model.tile)
     sha = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
-    return Prior(denoiser, path.name if weights == path else model.denoiser, sha)
+    return Prior(denoiser, path.name if path else model.denoiser, sha)
 
 
 def schedule(sampler: cfg.Sampler, sigma_y: float = 0.0) -> tuple[float, ...]:

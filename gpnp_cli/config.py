@@ -1,8 +1,9 @@
 """Settings of every command: typed models, one merge of all their sources, YAML in and out.
 
 Precedence, highest first: flag or `--set` (both for one key is an error), `GPNP_*` variable, config
-files (later wins), the user's own config file (machine matters only), the model's default. Keys are
-written dotted: `sampler.beta`. A new command is one class and one line in `COMMANDS`.
+files (later wins), the user's own config file (machine matters only), what the prior's file carries for
+the sampler (`carried`), the preset or the model's default. Keys are written dotted: `sampler.beta`. A
+new command is one class and one line in `COMMANDS`.
 
 `python -m gpnp_cli.config` rewrites the JSON schemas that ship in the package.
 """
@@ -33,9 +34,10 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from .denoisers import header
 from .errors import UsageError
 
-Origin = str  # "default", "preset NAME", "flag", "--set", "GPNP_X" or "file.yaml:12"
+Origin = str  # "default", "preset NAME", "prior NAME", "flag", "--set", "GPNP_X" or "file.yaml:12"
 
 # The numbers behind `sampler.preset`; benchmarks/presets.py measures them.
 # balanced: the paper's step and r with an exact forward draw, a start that knows the low frequencies and so needs no
@@ -139,6 +141,9 @@ def _shard(value: str) -> str:
 
 File = Annotated[Path, AfterValidator(Path.expanduser)]
 Level = Annotated[float, Field(gt=0, le=10)]  # a noise level
+Iterations = Annotated[int, Field(ge=1, le=100_000)]
+Beta = Annotated[float, Field(gt=0, le=1)]  # the step of the chain, in units of sigma squared
+PriorWeight = Literal["auto"] | Annotated[float, Field(gt=0, le=5)]  # r
 Fraction = Annotated[str, Field(pattern=r"^\s*[0-9.]+\s*/\s*[0-9.]+\s*$")]  # what `_fraction` reads, for editors
 Noise = Annotated[  # of the data; a fraction such as 2.55/255 is read, too
     Literal["auto"] | Annotated[float, Field(ge=0, le=1)],
@@ -153,6 +158,16 @@ DEVICES = ["auto", "cpu", "mps", "cuda", "cuda:1"]
 def _clash(message: str, *keys: str) -> PydanticCustomError:
     """An error between keys of one section; `keys` are looked up for the line to name."""
     return PydanticCustomError("clash", "{message}", {"message": message, "keys": keys})
+
+
+def _must_fall(sigma_max: float | None, sigma_min: float | None) -> None:
+    """Refuse a schedule that rises; None is not known yet."""
+    if sigma_max is not None and sigma_min is not None and sigma_min > sigma_max:
+        raise _clash(
+            f"the noise level must fall, but sigma_min = {sigma_min:g} is above sigma_max = {sigma_max:g}",
+            "sigma_min",
+            "sigma_max",
+        )
 
 
 class Section(BaseModel):
@@ -181,11 +196,11 @@ class Sampler(Section):
         "balanced",
         description="Values of the keys below: balanced, calibrated for an honest spread, or published as in the paper",
     )
-    iterations: int = Field(None, ge=1, le=100_000, description="Annealing steps, one denoiser call each")
-    sigma_max: float = Field(None, gt=0, le=10, description="First noise level, in units where pixels span 0 to 1")
-    sigma_min: float = Field(None, gt=0, le=10, description="Last noise level, in the same units")
-    beta: float = Field(None, gt=0, le=1, description="Step size: smaller is more exact, and slower to mix")
-    r: Literal["auto"] | Annotated[float, Field(gt=0, le=5)] = Field(
+    iterations: Iterations = Field(None, description="Annealing steps, one denoiser call each")
+    sigma_max: Level = Field(None, description="First noise level, in units where pixels span 0 to 1")
+    sigma_min: Level = Field(None, description="Last noise level, in the same units")
+    beta: Beta = Field(None, description="Step size: smaller is more exact, and slower to mix")
+    r: PriorWeight = Field(
         None, description="Weight of the prior: more is smoother; auto keeps the spread right while sigma falls"
     )
     generator: Literal["exact", "approximate"] = Field(
@@ -219,12 +234,7 @@ class Sampler(Section):
 
     @model_validator(mode="after")
     def _falling(self) -> Self:
-        if self.sigma_min > self.sigma_max:
-            raise _clash(
-                f"the noise level must fall, but sigma_min = {self.sigma_min:g} is above sigma_max = {self.sigma_max:g}",
-                "sigma_min",
-                "sigma_max",
-            )
+        _must_fall(self.sigma_max, self.sigma_min)
         if self.antithetic and self.method == "pnp":
             raise _clash("pnp draws no samples, so that none can come in pairs", "antithetic")
         if self.antithetic and self.samples % 2:
@@ -631,6 +641,21 @@ class TrainAugment(Section):
     texture: float = Field(0.7, ge=0, le=1, description="Share of the crops drawn where there is texture")
 
 
+class Carried(Section):
+    """What restorations by method gpnp take with this prior unless told otherwise; its file carries it. Null: nothing."""
+
+    iterations: Iterations | None = Field(None, description="Annealing steps, one denoiser call each")
+    sigma_max: Level | None = Field(None, description="First noise level: high enough to change what is in a hole")
+    sigma_min: Level | None = Field(None, description="Last noise level")
+    beta: Beta | None = Field(None, description="Step size: smaller is more exact, and slower to mix")
+    r: PriorWeight | None = Field(None, description="Weight of the prior, or auto, which follows the falling sigma")
+
+    @model_validator(mode="after")
+    def _falling(self) -> Self:
+        _must_fall(self.sigma_max, self.sigma_min)
+        return self
+
+
 class TrainConfig(Section):
     """Settings of `gpnp train-denoiser`."""
 
@@ -655,6 +680,7 @@ class TrainConfig(Section):
     plan: TrainPlan = Field(default_factory=TrainPlan)
     sigma: TrainSigma = Field(default_factory=TrainSigma)
     augment: TrainAugment = Field(default_factory=TrainAugment)
+    carried: Carried = Field(default_factory=Carried)
     run: TrainRun = Field(default_factory=TrainRun)
 
     @property
@@ -711,12 +737,7 @@ class SampleSampler(Section):
 
     @model_validator(mode="after")
     def _falling(self) -> Self:
-        if self.sigma_min is not None and self.sigma_min > self.sigma_max:
-            raise _clash(
-                f"the noise level must fall, but sigma_min = {self.sigma_min:g} is above sigma_max = {self.sigma_max:g}",
-                "sigma_min",
-                "sigma_max",
-            )
+        _must_fall(self.sigma_max, self.sigma_min)
         return self
 
 
@@ -809,6 +830,7 @@ class CompareConfig(Section):
         tuple[
             Literal[
                 "gpnp",
+                "gpnp:balanced",
                 "gpnp:calibrated",
                 "gpnp:published",
                 "split-gibbs",
@@ -890,7 +912,8 @@ def help_text(command: str, key: str) -> str:
     """One line for `--help`: the key's description and its default."""
     info = keys(command)[key]
     if _by_preset(info):
-        return f"{info.description} [default: the preset's]"
+        own = "the prior's, else " if key.rpartition(".")[2] in Carried.model_fields else ""
+        return f"{info.description} [default: {own}the preset's]"
     default = info.get_default(call_default_factory=True)
     if default is None or default is False or default == ():
         return str(info.description)
@@ -1259,6 +1282,52 @@ def _from_flags(command: str, flags: Mapping[str, Any], problems: list[str], pre
             yield key, _Given(_from_text(value, info) if text and not _is_text(info) else value, "flag", text)
 
 
+def _from_prior(command: str, merged: Mapping[str, _Given], problems: list[str]) -> Iterator[tuple[str, _Given]]:
+    """What the prior's file carries for keys that nobody gave; nothing for another method or a preset that was chosen."""
+    if "sampler.preset" not in keys(command):
+        return
+    chosen = {key: given.value for key, given in merged.items() if given.value is not None}
+    denoiser = chosen.get("model.denoiser", keys(command)["model.denoiser"].default)
+    if "sampler.preset" in chosen or chosen.get("sampler.method", "gpnp") != "gpnp" or not isinstance(denoiser, str):
+        return
+    try:
+        own = carried(denoiser)
+    except ConfigError as error:
+        problems += error.problems
+        return
+    for name, value in own.items():
+        if (key := f"sampler.{name}") not in chosen:
+            yield key, _Given(value, f"prior {denoiser}")
+
+
+def carried(denoiser: str) -> dict[str, Any]:
+    """The keys of `Carried` that the file of a prior has values for; {} for a prior without a file.
+
+    A file that is missing or damaged has none, and the message about it comes from where it is loaded. Raises
+    `ConfigError` for an unknown key or an impossible value.
+    """
+    path, found = header.carried(denoiser)
+    if not isinstance(found, dict):
+        raise ConfigError([f"{path}: carried: must hold settings of the sampler by name (given {_shown(found)})"])
+    problems: list[str] = []
+    given = {}
+    for name, value in found.items():
+        if problem := _key_problem(f"carried.{name}", "train-denoiser"):
+            problems.append(f"{path}: carried.{name}: {problem}")
+        else:
+            given[f"carried.{name}"] = _Given(value, str(path))
+    config = _validate("train-denoiser", given, problems)
+    if problems or config is None:
+        raise ConfigError(problems)
+    return config.carried.model_dump(exclude_none=True)
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Settings for a sentence or a table: `sigma_max 1, r auto`."""
+    numbers = {name: f"{value:g}" if isinstance(value, float) else value for name, value in settings.items()}
+    return ", ".join(f"{name} {value}" for name, value in numbers.items())
+
+
 # Merging and checking
 
 
@@ -1278,6 +1347,13 @@ class Resolved:
     command: str
     config: Any
     origins: dict[str, Origin]
+
+    @property
+    def by_prior(self) -> dict[str, Any]:
+        """The sampler's settings that came with the prior, without their section's name."""
+        denoiser = _value(self.config, "model.denoiser") if "model.denoiser" in keys(self.command) else None
+        own = [key for key, origin in self.origins.items() if origin == f"prior {denoiser}"]
+        return {key.rpartition(".")[2]: _value(self.config, key) for key in own}
 
 
 def resolve(
@@ -1300,6 +1376,7 @@ def resolve(
         f"command line: {key}: given both as a flag and with --set; keep one" for key in by_flag if key in by_set
     ]
     merged |= by_set | by_flag
+    merged |= dict(_from_prior(command, merged, problems))
     config = _validate(command, merged, problems)
     if problems or config is None:
         raise ConfigError(problems)
@@ -1586,7 +1663,7 @@ def show_text(resolved: Resolved) -> str:
 
 
 def init_text(command: str) -> str:
-    """A config file with every key at its default, explained; keys that follow the preset or the machine are
+    """A config file with every key at its default, explained; keys that follow the prior, the preset or the machine are
     commented out, so that the file does not pin them."""
     config = COMMANDS[command]() if keys(command) else None
     lines = [
@@ -1613,7 +1690,8 @@ def init_text(command: str) -> str:
             comment += f" Presets: {values}{''.join(own)}."
         start = f"{indent}# "
         lines += textwrap.wrap(comment, 100, initial_indent=start, subsequent_indent=start, break_on_hyphens=False)
-        lines.append(f"{indent}{'# ' if _by_preset(info) or key in USER_KEYS else ''}{leaf}: {value}")
+        loose = _by_preset(info) or key == "sampler.preset" or key in USER_KEYS
+        lines.append(f"{indent}{'# ' if loose else ''}{leaf}: {value}")
     return "\n".join(lines) + "\n"
 
 

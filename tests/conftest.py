@@ -1,5 +1,6 @@
 """Fixtures that several files use: small pictures, and the command run in this process or as a process of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -100,6 +101,20 @@ def spawn(alone):
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def carrying(tmp_path):
+    """`carrying(name="own.safetensors", **settings)`: a file that has nothing but a denoiser's header, which carries them."""
+
+    def carrying(name: str = "own.safetensors", **settings) -> Path:
+        metadata = {"format": "gpnp-denoiser", "carried": settings}
+        header = json.dumps({"__metadata__": {"gpnp": json.dumps(metadata)}}).encode()
+        path = tmp_path / name
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        return path
+
+    return carrying
 
 
 @pytest.fixture

@@ -149,6 +149,130 @@ def test_null_means_the_presets_value():
     assert resolved.origins["sampler.iterations"] == "preset balanced"
 
 
+# What a prior's file carries
+
+
+RESTORING = ["inpaint", "deblur", "blind-deblur", "super-resolve"]
+
+
+@pytest.mark.parametrize("command", RESTORING)
+def test_a_prior_brings_settings_of_its_own(command, carrying):
+    path = carrying(sigma_max=1, r="auto", iterations=70)
+    resolved = resolve(command, {"model.denoiser": str(path)}, env={})
+    sampler = resolved.config.sampler
+    assert (sampler.sigma_max, sampler.r, sampler.iterations) == (1, "auto", 70)
+    assert sampler.sigma_min == PRESETS["balanced"]["sigma_min"]
+    for key in ("sigma_max", "r", "iterations"):
+        assert resolved.origins[f"sampler.{key}"] == f"prior {path}"
+    assert resolved.origins["sampler.beta"] == "preset balanced"
+    assert resolved.origins["sampler.preset"] == "default"
+    assert resolved.by_prior == {"iterations": 70, "sigma_max": 1, "r": "auto"}
+
+
+@pytest.mark.parametrize("command", RESTORING)
+def test_the_default_prior_brings_nothing(command):
+    resolved = resolve(command, env={})
+    assert resolved.config == COMMANDS[command]() and resolved.by_prior == {}
+    assert resolved.origins["sampler.sigma_max"] == "preset balanced"
+
+
+def test_whatever_was_given_goes_before_the_priors_own(carrying, write):
+    path = carrying(sigma_max=1, r="auto", beta=0.1, sigma_min=0.01)
+    file = write("sampler:\n  sigma_max: 0.7\n  r: 1.1\n  beta: 0.2\n")
+    env = {"GPNP_SAMPLER_R": "1.2", "GPNP_SAMPLER_BETA": "0.3", "GPNP_MODEL_DENOISER": str(path)}
+    for flags, sets, origin in [({"sampler.beta": "0.4"}, [], "flag"), ({}, ["sampler.beta=0.4"], "--set")]:
+        resolved = resolve("inpaint", flags, sets, [file], env)
+        sampler, origins = resolved.config.sampler, resolved.origins
+        assert (sampler.sigma_max, origins["sampler.sigma_max"]) == (0.7, f"{file}:2")
+        assert (sampler.r, origins["sampler.r"]) == (1.2, "GPNP_SAMPLER_R")
+        assert (sampler.beta, origins["sampler.beta"]) == (0.4, origin)
+        assert (sampler.sigma_min, origins["sampler.sigma_min"]) == (0.01, f"prior {path}")
+
+
+@pytest.mark.parametrize("source", ["flag", "--set", "env", "file"])
+def test_a_preset_that_was_chosen_goes_before_the_priors_own(source, carrying, write):
+    flags = {"model.denoiser": str(carrying(sigma_max=1, r="auto"))}
+    given = {
+        "flag": ({**flags, "sampler.preset": "balanced"}, [], [], {}),
+        "--set": (flags, ["sampler.preset=balanced"], [], {}),
+        "env": (flags, [], [], {"GPNP_SAMPLER_PRESET": "balanced"}),
+        "file": (flags, [], [write("sampler: {preset: balanced}\n")], {}),
+    }[source]
+    resolved = resolve("inpaint", *given)
+    assert resolved.config.sampler == config.Sampler() and resolved.by_prior == {}
+
+
+def test_null_leaves_a_key_to_the_prior(carrying, write):
+    path = carrying(sigma_max=1)
+    file = write(f"model: {{denoiser: {path}}}\nsampler:\n  preset: null\n  sigma_max: null\n")
+    resolved = resolve("inpaint", {}, (), [file], {})
+    assert (resolved.config.sampler.sigma_max, resolved.origins["sampler.sigma_max"]) == (1, f"prior {path}")
+
+
+@pytest.mark.parametrize("method", config.METHODS)
+def test_another_method_takes_nothing_from_the_prior(method, carrying):
+    flags = {"sampler.method": method}
+    resolved = resolve("inpaint", {**flags, "model.denoiser": str(carrying(sigma_max=1, beta=0.1))}, env={})
+    assert resolved.config.sampler == resolve("inpaint", flags, env={}).config.sampler
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in RESTORING])
+def test_other_commands_take_nothing_from_the_prior(command, carrying):
+    if "model.denoiser" in config.keys(command):
+        resolved = resolve(command, {"model.denoiser": str(carrying(sigma_max=1, beta=0.1))}, env={})
+        assert resolved.by_prior == {}
+        assert resolved.config == COMMANDS[command](model=resolved.config.model)
+
+
+def test_the_resolved_settings_stay_when_the_file_carries_others(carrying, write):
+    flags = {"model.denoiser": str(carrying(sigma_max=1, r="auto"))}
+    first = resolve("inpaint", flags, env={}).config
+    carrying(sigma_max=2)
+    assert resolve("inpaint", flags, env={}).config.sampler.sigma_max == 2
+    assert resolve("inpaint", dump(first), env={}).config == first
+    again = write(json.dumps(dump(first)), "again.json")
+    assert resolve("inpaint", {}, (), [again], {}).config == first
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sigma_max": 50}, "carried.sigma_max: out of range (given 50; allowed: a number above 0, at most 10"),
+        ({"sigma_max": True}, "carried.sigma_max: true and false have no meaning here"),
+        ({"sigma_max": {"a": 1}}, "carried.sigma_max: "),
+        ({"sigma_max": float("nan")}, "carried.sigma_max: must be a finite number"),
+        ({"sigma_mx": 1}, "carried.sigma_mx: unknown key; did you mean carried.sigma_max?"),
+        ({"r.x": 1}, "carried.r.x: unknown key"),
+        ({"r": "atuo"}, "carried.r: "),
+        ({"sigma_max": 0.1, "sigma_min": 0.2}, "carried.sigma_min: the noise level must fall"),
+    ],
+)
+def test_an_impossible_setting_of_a_prior_is_one_sentence(settings, words, carrying):
+    path = carrying(**settings)
+    flags = {"model.denoiser": str(path)}
+    assert problem("inpaint", flags).startswith(f"{path}: {words}")
+    assert resolve("inpaint", {**flags, "sampler.preset": "balanced"}, env={}).config.sampler == config.Sampler()
+
+
+def test_what_is_carried_must_have_names(carrying):
+    path = carrying()
+    path.write_bytes(path.read_bytes().replace(b"{}", b"[]"))
+    assert problem("inpaint", {"model.denoiser": str(path)}) == (
+        f"{path}: carried: must hold settings of the sampler by name (given [])"
+    )
+
+
+def test_a_setting_that_does_not_go_with_the_priors_own_is_told(carrying):
+    flags = {"model.denoiser": str(carrying(sigma_max=0.5))}
+    found = problem("inpaint", {**flags, "sampler.sigma_min": 0.7})
+    assert found == (
+        "command line: sampler.sigma_min: the noise level must fall, but sigma_min = 0.7 is above sigma_max = 0.5"
+    )
+    assert problem("inpaint", {"model.denoiser": str(path := carrying(sigma_max=0.001))}).startswith(
+        f"prior {path}: sampler.sigma_max: the noise level must fall"
+    )
+
+
 def test_configs_are_frozen():
     resolved = resolve("inpaint", env={})
     with pytest.raises(ValueError, match="frozen"):
@@ -239,7 +363,7 @@ GOOD_AND_BAD = [
     ("sample", "chains.temperature", ["0.1", "1e3"], ["0", "-1", ".nan"]),
     ("sample", "chains.step", ["0.1", "null"], ["0", "-1"]),
     ("sample", "output.save", ["samples", "sheet,trace"], ["mean", "[]"]),
-    ("compare", "samplers", ["gpnp", "gpnp:calibrated,dps"], ["[]", "diffusion", "gpnp:balanced:x"]),
+    ("compare", "samplers", ["gpnp,gpnp:balanced", "gpnp:calibrated,dps"], ["[]", "diffusion", "gpnp:balanced:x"]),
     ("compare", "nfe", ["10", "500"], ["9", "many"]),
     ("super-resolve", "scale", ["2", "3", "4"], ["1", "5", "2.5", "two"]),
     ("super-resolve", "border", ["real", "circular"], ["mirror"]),
@@ -290,6 +414,11 @@ GOOD_AND_BAD = [
     ("train-denoiser", "augment.scale_max", ["1"], ["0.9"]),
     ("train-denoiser", "augment.texture", ["0", "1"], ["1.1"]),
     ("train-denoiser", "augment.flip", ["false"], ["left"]),
+    ("train-denoiser", "carried.iterations", ["1", "200", "null"], ["0", "1.5", "auto", "true"]),
+    ("train-denoiser", "carried.sigma_max", ["10", "0.5", "null"], ["0", "10.1", ".nan", "auto"]),
+    ("train-denoiser", "carried.sigma_min", ["1e-3", "null"], ["0", "-1"]),
+    ("train-denoiser", "carried.beta", ["1", "0.1", "null"], ["0", "1.01"]),
+    ("train-denoiser", "carried.r", ["auto", "1.3", "null"], ["0", "5.1", "some"]),
     ("train-denoiser", "crop", ["16", "128"], ["100", "0", "8"]),
     ("train-denoiser", "validation", ["0", "0.5"], ["1", "-0.1"]),
     ("train-denoiser", "cache", ["500M"], ["4", "4GB", "-1G", "big"]),
@@ -833,7 +962,7 @@ def test_init_text_holds_every_key_and_changes_nothing(command, write):
     assert resolved.config == COMMANDS[command]()
     for key, info in config.keys(command).items():
         leaf = key.rpartition(".")[2]
-        commented = config._by_preset(info) or key in config.USER_KEYS
+        commented = config._by_preset(info) or key == "sampler.preset" or key in config.USER_KEYS
         assert f"{'# ' if commented else ''}{leaf}: " in text
         assert (resolved.origins[key].startswith(str(write(text)))) is not commented
         words = info.description.split()
@@ -959,7 +1088,8 @@ def test_schema_bounds_reach_the_editor():
 def test_help_text():
     text = config.help_text("inpaint", "sampler.samples")
     assert text == "Independent posterior samples per picture [default: 3]"
-    assert config.help_text("inpaint", "sampler.beta").endswith("[default: the preset's]")
+    assert config.help_text("inpaint", "sampler.beta").endswith("[default: the prior's, else the preset's]")
+    assert config.help_text("inpaint", "sampler.generator").endswith("[default: the preset's]")
     assert config.help_text("inpaint", "output.save").endswith("[default: mean,samples,std,sheet]")
     assert "default" not in config.help_text("inpaint", "simulate")
     assert config.help_text("train-denoiser", "plan.steps").endswith("[default: 100000]")

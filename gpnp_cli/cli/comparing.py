@@ -24,6 +24,7 @@ from .deblurring import Deblurring, detail
 from .inpainting import Inpainting, region
 from .options import Call
 from .report import Report, finite
+from .restoration import tell_carried
 from .results import named_format, png
 
 HEAD = ("sampler", "PSNR mean", "PSNR sample", "LPIPS sample", "residual", "NFE", "seconds")
@@ -45,6 +46,7 @@ class Comparison:
         if named_format(self.folder) or self.folder.is_file():
             raise UsageError(f"--output {self.folder}: the results are several files", hint="name a folder")
         self.input = found[0]
+        self.samplers = {name: self.at_equal_cost(name) for name in self.config.samplers}
         self.quiet = Report(quiet=True, progress="none")
 
     def go(self) -> int:
@@ -103,6 +105,7 @@ class Comparison:
             "residual": float(np.mean(done.facts["residual"])),
             "nfe": done.facts["nfe"],
             "iterations": command.config.sampler.iterations,
+            "settings": command.config.sampler.model_dump(exclude={"samples", "method", "iterations"}),
             "seconds": round(seconds, 2),
         }
         return row, (pictures[""], pictures.get("sample-01"))
@@ -110,8 +113,6 @@ class Comparison:
     def command(self, name: str) -> Inpainting | Deblurring:
         """The restoring command with this sampler, at the configured number of denoiser calls."""
         config = self.config
-        method, _, preset = name.partition(":")
-        given = {"samples": config.samples, "method": method, **({"preset": preset} if preset else {})}
         shared = {
             "noise": config.noise,
             "simulate": True,
@@ -120,15 +121,22 @@ class Comparison:
             "run": cfg.Run(**config.run.model_dump()),
         }
         if config.mask is not None:
-            sampler = self.at_equal_cost(cfg.Sampler, given)
-            full = cfg.InpaintConfig(mask=config.mask, sampler=sampler, **shared)
+            full = cfg.InpaintConfig(mask=config.mask, sampler=self.samplers[name], **shared)
             return Inpainting(self.as_call("inpaint", full), parse_mask(config.mask))
-        sampler = self.at_equal_cost(cfg.DeblurSampler, given)
-        full = cfg.DeblurConfig(kernel=config.kernel, border=config.border, sampler=sampler, **shared)
+        full = cfg.DeblurConfig(kernel=config.kernel, border=config.border, sampler=self.samplers[name], **shared)
         return Deblurring(self.as_call("deblur", full), parse_kernel(config.kernel, full.run.max_pixels))
 
-    def at_equal_cost(self, kind: type[cfg.Sampler], given: dict[str, Any]) -> cfg.Sampler:
-        return kind(**given, iterations=build.iterations_for(kind(**given), self.config.nfe))
+    def at_equal_cost(self, name: str) -> cfg.Sampler:
+        """What the restoring command would take for the sampler `name`, but for the number of iterations."""
+        command = "inpaint" if self.config.mask is not None else "deblur"
+        method, _, preset = name.partition(":")
+        given = {"samples": self.config.samples, "method": method, "preset": preset or None}
+        given = {"model.denoiser": self.config.model.denoiser, "sampler": given}
+        usual = cfg.resolve(command, given, env={}).config.sampler
+        sets = [f"sampler.iterations={build.iterations_for(usual, self.config.nfe)}"]
+        resolved = cfg.resolve(command, given, sets, env={})
+        tell_carried(self.report, resolved)
+        return resolved.config.sampler
 
     def as_call(self, name: str, config: Any) -> Call:
         return Call(name, (), cfg.Resolved(name, config, {}), self.quiet, False, False)

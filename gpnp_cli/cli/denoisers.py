@@ -2,14 +2,14 @@
 
 import importlib.util
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..config import resolve
+from ..config import in_words, resolve
 from ..denoisers.catalogue import PRIORS, Prior
+from ..denoisers.header import SHIPPED, read_metadata, shipped_file
 from ..errors import UsageError
 from ..registry import DENOISERS
 from .guard import guarded
@@ -21,7 +21,6 @@ denoisers_app = typer.Typer(
     rich_markup_mode=None,
 )
 CHECK_SIGMAS = ("15/255", "25/255", "50/255", "0.5")  # the literature's three, and where GPnP starts
-SHIPPED = ("default", "digits")  # priors whose weights come with the package
 BY_ARGUMENT = {  # priors whose weights the user names
     "drunet": "drunet:FILE, or drunet:color, drunet:gray to download",
     "ddpm": "ddpm:FOLDER, or ddpm:HUB-ID to download",
@@ -69,7 +68,7 @@ def listing(speed: bool, run: dict[str, str | None], as_json: bool) -> None:
     if as_json:
         write_stdout("".join(json.dumps(entry) + "\n" for entry in rows))
         return
-    head = ("name", "sigma", "MB", *(["s/picture"] if speed else []), "status", "licence")
+    head = ("name", "sigma", "MB", *(["s/picture"] if speed else []), "carried", "status", "licence")
     lines = [head, *(shown(entry, speed) for entry in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     for line in lines:
@@ -78,11 +77,12 @@ def listing(speed: bool, run: dict[str, str | None], as_json: bool) -> None:
 
 def row(name: str, prior: Prior) -> dict[str, Any]:
     """What is known of one prior; None where only its weights know, or for an infinite sigma."""
-    sigma_range, megabytes, status = prior.sigma_range, prior.weights_mb, "ready"
+    sigma_range, megabytes, status, carried = prior.sigma_range, prior.weights_mb, "ready", {}
     if prior.missing:
         status = f"missing package: {prior.missing}"
     elif name in SHIPPED:
-        sigma_range, megabytes, status = shipped(Path(str(files("gpnp_cli"))) / "weights" / f"{name}.safetensors")
+        sigma_range, megabytes, status = shipped(shipped_file(name))
+        carried = read_metadata(shipped_file(name)).get("carried", {})
     elif name in BY_ARGUMENT:
         status = f"needs weights: {BY_ARGUMENT[name]}"
         if importlib.util.find_spec("huggingface_hub") is None:
@@ -94,6 +94,7 @@ def row(name: str, prior: Prior) -> dict[str, Any]:
         "sigma_min": low,
         "sigma_max": None if high == float("inf") else high,
         "megabytes": megabytes,
+        "carried": carried,
         "licence": prior.licence,
         "status": status,
     }
@@ -121,7 +122,8 @@ def shown(entry: dict[str, Any], speed: bool) -> tuple[str, ...]:
     size = "?" if megabytes is None else f"{megabytes:.1f}" if megabytes else "-"
     seconds = entry.get("seconds")
     measured = ["-" if seconds is None else f"{seconds:.3g}"] if speed else []
-    return (entry["name"], sigma, size, *measured, entry["status"], entry["licence"])
+    carried = in_words(entry["carried"]) or "-"
+    return (entry["name"], sigma, size, *measured, carried, entry["status"], entry["licence"])
 
 
 @denoisers_app.command()

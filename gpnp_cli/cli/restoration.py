@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import build
+from ..config import Resolved, in_words
 from ..denoisers.familiarity import FAR, LEVEL, relative_residual
 from ..errors import InputError
 from ..forward.base import ForwardModel
@@ -24,6 +25,7 @@ from ..samplers.rng import ChainRng, generator
 from . import agreement
 from .batch import Batch, Job
 from .options import Call
+from .report import Report
 from .results import Samples, score, table
 from .tracing import npz
 
@@ -162,6 +164,10 @@ class Sampling(Restoration):
     before = "damaged"  # what the picture beside the result is called
     series: dict[str, np.ndarray] = {}  # noqa: RUF012  (replaced, never filled)
 
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        tell_carried(self.report, call.resolved)
+
     def prior(self, picture: Picture) -> build.Prior:
         prior = super().prior(picture)
         self.check_range(prior, self.config.sampler.sigma_min, self.config.sampler.sigma_max)
@@ -246,6 +252,14 @@ class Sampling(Restoration):
         if self.config.sampler.method == "pnp":
             return f"{facts['nfe']} calls for one estimate (pnp)"
         return f"{facts['nfe']} calls per sample, seed {self.seed}"
+
+
+def tell_carried(report: Report, resolved: Resolved) -> None:
+    """Say which settings came with the prior, if any did."""
+    if own := resolved.by_prior:
+        report.note(
+            f"gpnp: denoiser {resolved.config.model.denoiser} brings {in_words(own)}; preset balanced goes without"
+        )
 
 
 def describe_shape(pixels: np.ndarray) -> str:

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 
 from .. import __version__, build
 from .. import config as cfg
+from ..denoisers import header
 from ..denoisers.unet import load_default
 from ..errors import EnvironmentProblem, InputError, UsageError
 from ..imageio import read_picture, write_atomic
@@ -44,6 +45,7 @@ FREE = frozenset(
     ["data", "folder", "resume", "checkpoint_minutes", "tensorboard", "compile"]
     + ["plan.steps", "plan.minutes", "plan.log_every", "plan.validate_every", "plan.ema_every"]
     + ["run.device", "run.precision", "run.threads"]
+    + [key for key in cfg.keys("train-denoiser") if key.startswith("carried.")]
 )
 
 
@@ -83,7 +85,9 @@ def settle(call: Call) -> cfg.Resolved:
         )
     if config.resume and stored.exists():
         given = {key: plain(config)[key] for key, origin in resolved.origins.items() if origin != "default"}
-        resolved = cfg.resolve(call.command, given, files=[stored], env={})
+        nulls = [key for key, origin in resolved.origins.items() if origin == "--set" and given[key] is None]
+        sets = [f"{key}=null" for key in nulls]  # among the flags they would not count
+        resolved = cfg.resolve(call.command, given, sets, [stored], {})
         resolved = replace(resolved, origins={**resolved.origins, **{key: call.resolved.origins[key] for key in given}})
     update: dict[str, Any] = {"resume": config.resume}
     if call.inputs:
@@ -221,6 +225,7 @@ class Run:
         self.images_per_step = self.plan.batch * world
         self.fixed = {key: value for key, value in plain(config).items() if key not in FREE}
         self.fixed |= {"processes": world, "files_sha256": pictures.facts["files_sha256"]}
+        self.carried = config.carried.model_dump(exclude_none=True)
         self.psnr: dict[str, float] = {}  # of the last validation
         self.start: dict | None = None  # what the weights it began with had seen
         if state is not None:
@@ -296,6 +301,7 @@ class Run:
             step, seconds = self.state[1]["step"], self.state[1]["seconds"]
             if self.plan.progress(step, seconds) >= 1 and self.denoiser_path.exists():
                 self.report.note(f"gpnp: this run is finished ({step} steps); more --steps or --minutes go on")
+                self._carry()
                 self._result("skipped", step, seconds)
                 return 0
         trainer = self._read()
@@ -308,6 +314,20 @@ class Run:
             trainer.source.close()
         self._result("stopped" if code else "done", trainer.step, trainer.seconds)
         return code
+
+    def _carry(self) -> None:
+        """Let the denoiser of a finished run carry the settings that it is resumed with; its weights stay as they are."""
+        if not self.first or header.read_metadata(self.denoiser_path).get("carried", {}) == self.carried:
+            return
+        denoiser = load_denoiser(self.denoiser_path)
+        self._store_settings()
+        save_denoiser(self.denoiser_path, denoiser.model, self._carrying(denoiser.metadata))
+        self.report.note(f"gpnp: the denoiser now carries {cfg.in_words(self.carried) or 'no settings'}")
+
+    def _carrying(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        """`metadata` with the settings that are to be carried, if there are any."""
+        rest = {key: value for key, value in metadata.items() if key != "carried"}
+        return rest | ({"carried": self.carried} if self.carried else {})
 
     def _train(self, trainer: Trainer) -> int:
         told, saved = len(trainer.source.rejected), time.monotonic()
@@ -345,10 +365,7 @@ class Run:
             raise EnvironmentProblem(
                 f"{self.folder}: cannot be made ({error.strerror})", hint="choose another --output"
             ) from error
-        # absolute, so that a resumed run finds them from anywhere
-        places = tuple(place.resolve() if place.exists() else place for place in self.config.data)
-        stored = replace(self.resolved, config=self.config.model_copy(update={"data": places, "resume": False}))
-        write_atomic(self.folder / "config.yaml", cfg.show_text(stored).encode("utf-8", "surrogateescape"))
+        self._store_settings()
         for folder in (self.folder, self.ema_folder):
             for part in folder.glob(".*.part-*"):  # a kill in the middle of a checkpoint
                 part.unlink(missing_ok=True)
@@ -358,6 +375,12 @@ class Run:
         if trainer.step == 0:  # what a run replaced by --force left must not be taken for this one's
             for name in ("state.safetensors", "denoiser.safetensors"):
                 (self.folder / name).unlink(missing_ok=True)
+
+    def _store_settings(self) -> None:
+        # absolute, so that a resumed run finds them from anywhere
+        places = tuple(place.resolve() if place.exists() else place for place in self.config.data)
+        stored = replace(self.resolved, config=self.config.model_copy(update={"data": places, "resume": False}))
+        write_atomic(self.folder / "config.yaml", cfg.show_text(stored).encode("utf-8", "surrogateescape"))
 
     def save(self, trainer: Trainer) -> None:
         """Both files, the state first: it is the one that cannot be made from the other."""
@@ -381,7 +404,7 @@ class Run:
             "gpnp": __version__,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
-        save_denoiser(self.denoiser_path, trainer.ema, metadata)
+        save_denoiser(self.denoiser_path, trainer.ema, self._carrying(metadata))
 
     def _result(self, status: str, step: int, seconds: float) -> None:
         """The path of the denoiser on stdout, or the run's JSON summary."""

@@ -7,7 +7,6 @@ where all images share one sigma, is folded into the convolution's weights and c
 """
 
 import math
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, UsageError
 from .base import pad_to_stride, per_image
+from .header import shipped_file
 
 
 class ResBlock(nn.Module):
@@ -217,7 +217,7 @@ def _shipped(name: str, argument: str | None, device: torch.device | str, dtype:
 
     if argument:
         raise UsageError(f"denoiser '{name}' takes no argument ('{argument}')", hint=f"{name}, or a file of your own")
-    return load_denoiser(Path(str(files("gpnp_cli"))) / "weights" / f"{name}.safetensors", device, dtype)
+    return load_denoiser(shipped_file(name), device, dtype)
 
 
 def fast_dtype(device: torch.device | str) -> torch.dtype:

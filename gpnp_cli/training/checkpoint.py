@@ -100,7 +100,8 @@ def read_safetensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict]:
 def save_denoiser(path: Path, model: Preconditioned, metadata: dict) -> None:
     """Write a denoiser file; `metadata` has architecture, sigma_range, both, data and steps.
 
-    Of a network for whole pictures it also has `residual`: by sigma, what `familiarity` compares a picture with.
+    Settings that the prior is to bring into restorations are under `carried` (read by `denoisers.header`). A network for
+    whole pictures also has `residual`: by sigma, what `familiarity` compares a picture with.
     """
     tensors = {key: value.half() for key, value in model.state_dict().items()}
     write_safetensors(path, tensors, {"format": DENOISER, "version": VERSION, **metadata})

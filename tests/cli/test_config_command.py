@@ -86,6 +86,17 @@ def test_show_names_origins(run, tmp_path, monkeypatch):
     assert rows["mask_invert: false"] == "default"
 
 
+def test_show_names_the_prior_that_brought_a_value(run):
+    sets = ("--set", "model.denoiser=digits")
+    code, out, *_ = run("show", "inpaint", *sets, "--set", "sampler.r=1.3")
+    rows = {key.strip(): origin for key, origin in (line.split("  # ") for line in out.splitlines() if "  # " in line)}
+    assert code == 0
+    assert rows["sigma_max: 1.0"] == "prior digits"
+    assert rows["r: 1.3"] == "--set"
+    assert rows["sigma_min: 0.005"] == "preset balanced"
+    assert "# prior" not in run("show", "inpaint", *sets, "--set", "sampler.preset=calibrated")[1]
+
+
 def test_show_lists_all_problems(run, tmp_path):
     (tmp_path / "a.yaml").write_text("sampler:\n  beta: 7\nmaks: rect\n")
     code, out, message, _ = run("show", "inpaint", "-c", "a.yaml", "--set", "noise=2")

@@ -15,6 +15,7 @@ from PIL import Image
 from gpnp_cli.cli import denoiser_checks, denoisers
 from gpnp_cli.cli.denoiser_checks import seconds
 from gpnp_cli.cli.denoisers import shipped
+from gpnp_cli.denoisers import header
 from gpnp_cli.denoisers.catalogue import PRIORS
 from gpnp_cli.denoisers.unet import Preconditioned, UNet
 from gpnp_cli.registry import DENOISERS
@@ -68,12 +69,20 @@ def test_the_table_says_the_same(gpnp):
     code, out, _ = gpnp("denoisers")
     assert code == 0
     head, *lines = out.splitlines()
-    assert head.split() == ["name", "sigma", "MB", "status", "licence"]
+    assert head.split() == ["name", "sigma", "MB", "carried", "status", "licence"]
     assert [line.split()[0] for line in lines] == list(DENOISERS)
     drunet = next(line for line in lines if line.startswith("drunet"))
     for text in ("0 to 0.1961", "130.6", "needs weights: ", PRIORS["drunet"].licence):
         assert text in drunet
     assert lines[0].index("MIT") == head.index("licence") == drunet.index("code MIT")
+
+
+def test_what_a_prior_carries_is_listed(gpnp):
+    found = listed(gpnp("denoisers", "--json"))
+    assert found["digits"]["carried"] == {"sigma_max": 1, "r": "auto"}
+    assert found["default"]["carried"] == found["gaussian"]["carried"] == {}
+    line = next(line for line in gpnp("denoisers").out.splitlines() if line.startswith("digits"))
+    assert "sigma_max 1, r auto  ready" in line
 
 
 def test_a_missing_package_comes_with_its_remedy(gpnp, monkeypatch):
@@ -87,7 +96,7 @@ def test_a_missing_package_comes_with_its_remedy(gpnp, monkeypatch):
 def test_a_denoiser_that_the_catalogue_does_not_know_is_listed(gpnp, monkeypatch):
     monkeypatch.setitem(DENOISERS, "mine", "nowhere:Mine")
     line = next(line for line in gpnp("denoisers").out.splitlines() if line.startswith("mine"))
-    assert line.split() == ["mine", "?", "?", "ready", "unknown"]
+    assert line.split() == ["mine", "?", "?", "-", "ready", "unknown"]
 
 
 def test_the_weights_own_words_are_read_without_their_tensors(network, alone):
@@ -104,7 +113,7 @@ def test_the_weights_own_words_are_read_without_their_tensors(network, alone):
 def test_the_shipped_network_is_shown_by_its_file(gpnp, network, monkeypatch):
     (network.parent / "weights").mkdir()
     network.rename(network.parent / "weights" / "default.safetensors")
-    monkeypatch.setattr(denoisers, "files", lambda package: network.parent)
+    monkeypatch.setattr(header, "WEIGHTS", network.parent / "weights")
     entry = listed(gpnp("denoisers", "--json"))["default"]
     assert (entry["sigma_min"], entry["sigma_max"], entry["status"]) == (0.002, 0.4, "ready")
     assert 0 < entry["megabytes"] < 0.1
@@ -117,7 +126,7 @@ def test_speed_measures_what_is_ready_only(gpnp, monkeypatch):
     assert {name for name, entry in found.items() if entry["seconds"] is not None} == {"gaussian"}
     assert 0 < found["gaussian"]["seconds"] < 5
     out = gpnp("denoisers", "--speed", *QUICK).out.splitlines()
-    assert out[0].split() == ["name", "sigma", "MB", "s/picture", "status", "licence"]
+    assert out[0].split() == ["name", "sigma", "MB", "s/picture", "carried", "status", "licence"]
     assert next(line for line in out if line.startswith("drunet")).split()[5] == "-"
 
 

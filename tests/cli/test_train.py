@@ -307,6 +307,61 @@ def test_a_run_can_start_from_trained_weights(straight, pictures, tmp_path):
     assert metadata(tmp_path / "on" / "denoiser.safetensors")["start"] == known["start"]
 
 
+OWN = ["--set", "carried.sigma_max=1", "--set", "carried.r=auto"]
+
+
+def carried(path: Path) -> dict | None:
+    return metadata(path).get("carried")
+
+
+def test_a_denoiser_carries_what_the_settings_say(straight, pictures, tmp_path):
+    assert "carried" not in metadata(straight / "denoiser.safetensors")
+    folder = tmp_path / "run"
+    code, _, err = run(pictures, "-o", folder, "--steps", 3, *SMALL, *OWN)
+    assert code == 0, err
+    path = folder / "denoiser.safetensors"
+    assert carried(path) == {"sigma_max": 1, "r": "auto"}
+    assert run("-o", folder, "--resume", "--steps", 4)[0] == 0  # as the run has it
+    assert (carried(path), metadata(path)["steps"]) == ({"sigma_max": 1, "r": "auto"}, 4)
+    assert run("-o", folder, "--resume", "--steps", 5, "--set", "carried.sigma_max=0.5")[0] == 0
+    assert carried(path) == {"sigma_max": 0.5, "r": "auto"}
+    from_here = [pictures, "--start", path, "--steps", 1, *SMALL]
+    assert run(*from_here, "-o", tmp_path / "plain")[0] == 0
+    assert carried(tmp_path / "plain" / "denoiser.safetensors") is None  # the new run's settings decide
+    assert run(*from_here, "-o", tmp_path / "other", "--set", "carried.beta=0.1")[0] == 0
+    assert carried(tmp_path / "other" / "denoiser.safetensors") == {"beta": 0.1}
+
+
+def test_the_denoiser_of_a_finished_run_can_be_given_other_settings(pictures, tmp_path):
+    """Which schedule suits a prior is measured once it is trained."""
+    folder = tmp_path / "run"
+    path = folder / "denoiser.safetensors"
+    assert run(pictures, "-o", folder, "--steps", 3, *SMALL)[0] == 0
+    before, known = weights(folder), metadata(path)
+    code, out, err = run("-o", folder, "--resume", *OWN)
+    assert (code, out) == (0, f"{path}\n")
+    assert "is finished (3 steps)" in err and "the denoiser now carries sigma_max 1, r auto" in err
+    assert metadata(path) == {**known, "carried": {"sigma_max": 1, "r": "auto"}}
+    after = weights(folder)
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    assert "now carries" not in run("-o", folder, "--resume")[2]
+    assert carried(path) == {"sigma_max": 1, "r": "auto"}
+    nothing = ["--set", "carried.sigma_max=null", "--set", "carried.r=null"]
+    assert "now carries no settings" in run("-o", folder, "--resume", *nothing)[2]
+    assert metadata(path) == known
+
+
+def test_an_average_carries_what_its_run_carries(averaged, tmp_path):
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(averaged, folder)
+    assert run("-o", folder, "--resume", *OWN)[0] == 0
+    done = CliRunner().invoke(app, ["denoisers", "average", str(folder), "--width", "0.075"])
+    assert done.exit_code == 0, done.stderr
+    assert carried(folder / "denoiser-0.075.safetensors") == {"sigma_max": 1, "r": "auto"}
+
+
 def test_weights_of_another_network_are_refused(straight, pictures, tmp_path):
     trained, other = straight / "denoiser.safetensors", ["--set", "network.widths=[8,16]"]
     code, _, err = run(pictures, "-o", tmp_path / "run", *SMALL, *other, "--start", trained, "--steps", 1)
