@@ -402,11 +402,11 @@ class Search(Section):
     """How the blur kernel is looked for."""
 
     iterations: int = Field(
-        12, ge=1, le=10_000, description="Steps of GPnP-EM, one denoiser call each, after the search by edges"
+        48, ge=1, le=10_000, description="Steps of GPnP-EM, one denoiser call each, after each search by edges"
     )
     chains: int = Field(1, ge=1, le=64, description="Chains that share a kernel")
     restarts: int = Field(
-        6, ge=1, le=6, description="Searches by edges with other weights, of which the best by a criterion goes on"
+        6, ge=1, le=6, description="Searches with other weights for edges, of which the best by a criterion is taken"
     )
     crop: int = Field(
         384,

@@ -1,9 +1,9 @@
 """The work behind `gpnp blind-deblur`, apart from its options so that `--help` need not import torch."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import __version__, build, kernels
 from ..alignment import BORDER, aligned, best_shift
 from ..config import dump
+from ..denoisers.base import Denoiser
 from ..errors import InputError
 from ..figures import Tile
 from ..forward.informative import fine_detail, has_structure, richest_window, unsaturated
@@ -27,7 +28,7 @@ from ..forward.kernel_fit import (
     trimmed,
 )
 from ..imageio import Picture
-from ..kernel_figures import animation, kernel_picture, snapshot_strip, spread_tile
+from ..kernel_figures import Snapshot, animation, kernel_picture, snapshot_strip, spread_tile
 from ..kernels import BlurKernel
 from ..noise import estimate_sigma
 from ..samplers.em import Fits, Schedule, edges_first, misfit, refine
@@ -57,8 +58,19 @@ SEARCHES = (
     (4e-3, 1.1, 0.003),
 )
 PARAMETRIC_SEARCHES = ((8e-3, 1.1, 0.0), (4e-3, 1.1, 0.0), (2e-3, 1.1, 0.0))  # few parameters cannot shrink to a point
-# A kernel that is somewhat wrong acts like noise in the pass that follows: this share of the misfit is taken for it.
-ERROR_SHARE = 0.5
+
+
+class Evidence(NamedTuple):
+    """What tells of the kernel: a part `y` `(1, 1, H, W)` of the picture where `known` `(H, W)`, its noise level `floor`."""
+
+    denoiser: Denoiser
+    y: Tensor
+    known: Tensor
+    floor: float
+
+    def misfit(self, h: Tensor) -> float:
+        """The criterion, lower for better kernels."""
+        return misfit(self.denoiser, self.y, self.known, trimmed(h))
 
 
 class BlindDeblurring(Deblurring):
@@ -104,7 +116,7 @@ class BlindDeblurring(Deblurring):
         self.kernel = BlurKernel(kernel.double().cpu().numpy())
         self.more = self.tiles(kept.found, best)
         restored = self.restored(picture, job, self.operator(y.shape[1:]), y, truth, sigma_y)
-        return Restored(restored.files + self.files(job, best), restored.facts | facts, spent=(kept.path,))
+        return Restored(restored.files + self.files(job, kept.frames), restored.facts | facts, spent=(kept.path,))
 
     def so_far(self, picture: Picture, job: Job) -> Kept:
         """What is known of the kernel beforehand: nothing, or with --resume what an interrupted run had found."""
@@ -130,9 +142,9 @@ class BlindDeblurring(Deblurring):
         return size, size
 
     def look(self, picture: Picture, y: Tensor, grey: Tensor, size: tuple[int, int], kept: Kept) -> tuple[Found, float]:
-        """All searches by edges, and what chains make of the best; on the part of the picture that tells most.
+        """All searches, each by edges first, then by chains; on the part of the picture that tells most.
 
-        Also the level of noise and of the kernel's error together, for the pass that follows. What `kept` holds already is not done again.
+        Also the level of noise and of the kernel's error together, for the pass that follows.
         """
         config = self.config
         known = unsaturated(y, reach=max(size))
@@ -149,41 +161,41 @@ class BlindDeblurring(Deblurring):
         if floor == "auto":
             floor = estimate_sigma(grey).nan_to_num(0.0).item()
         denoiser = self.prior(replace(picture, pixels=picture.pixels[:1])).denoiser
-        floor = max(floor, NOISE_FLOOR)
-
-        def cost(h: Tensor) -> float:
-            return misfit(denoiser, grey, known, trimmed(h))
-
-        schedule, done = Schedule(config.search.iterations), len(kept.found)
-        searches = SEARCHES if config.kernel_model == "free" else PARAMETRIC_SEARCHES
-        searches = searches[: config.search.restarts]
-        total = schedule.total(size)
+        evidence = Evidence(denoiser, grey, known, max(floor, NOISE_FLOOR))
         with torch.inference_mode():
-            for number, (weight, decay, energy) in enumerate(searches[done:], start=done + 1):
-                fit = self.fits(max(size), energy)
-                steps = edges_first(grey, known, size, fit, replace(schedule, weight=weight, decay=decay))
-                label = f"edges {number}/{len(searches)}  "
-                tracked = self.report.track(steps, total - config.search.iterations, label)
-                trail = Trail()
-                kept.add(follow(tracked, total, fit, cost, trail), trail)
-            start = kept.best()
-            fit = self.fits(max(size))
-            rng = ChainRng(build.picture_seed(self.seed, picture.sha256, (2,)), config.search.chains, self.device)
-            begun = kept.going_on(rng, fit)
-            steps = kept.watched(refine(denoiser, grey, known, begun, fit(1.0), schedule, floor, rng), rng, fit)
-            best = follow(self.report.track(steps, total, "kernel  "), total, fit, cost, kept.trail)
-            best = replace(best, frames=kept.trail.frames)
-            if best.misfit > start.misfit:  # the criterion keeps the last word
-                best = replace(best, kernel=start.kernel, misfit=start.misfit, phi=start.phi)
-            sigma_y = max(floor, ERROR_SHARE * best.misfit)
+            best = self.search(evidence, size, kept, picture.sha256)
+            # a kernel that is somewhat wrong acts like noise in the pass that follows
+            sigma_y = max(evidence.floor, best.misfit)
             none = torch.zeros_like(best.kernel)
             none[size[0] // 2, size[1] // 2] = 1
             narrow = float(best.kernel.max()) > NARROW and fine_detail(grey) > DETAILED
-            if (unblurred := cost(none)) <= best.misfit or narrow:
+            if (unblurred := evidence.misfit(none)) <= best.misfit or narrow:
                 self.report.note(f"{picture.path}: not blurred, as far as can be told: the kernel is one pixel")
-                sigma_y = NOISE_FLOOR if config.noise == "auto" else floor  # detail passes for noise: do no harm
+                # detail passes for noise: do no harm
+                sigma_y = NOISE_FLOOR if config.noise == "auto" else evidence.floor
                 best = replace(best, kernel=none, misfit=unblurred)
         return best, sigma_y
+
+    def search(self, evidence: Evidence, size: tuple[int, int], kept: Kept, sha256: str) -> Found:
+        """All searches that `kept` does not hold yet, each by edges first, then by chains; the best of them."""
+        config, (denoiser, y, known, floor) = self.config.search, evidence
+        schedule = Schedule(config.iterations)
+        searches = SEARCHES if self.config.kernel_model == "free" else PARAMETRIC_SEARCHES
+        searches, total = searches[: config.restarts], schedule.total(size)
+        for number in range(len(kept.found) + 1, len(searches) + 1):
+            (weight, decay, energy), label = searches[number - 1], f"{number}/{len(searches)}  "
+            if kept.begun is None:
+                fit, trail = self.fits(max(size), energy), Trail()
+                steps = edges_first(y, known, size, fit, replace(schedule, weight=weight, decay=decay))
+                tracked = self.report.track(steps, total - schedule.iterations, f"edges {label}")
+                kept.begin(follow(tracked, total, fit, evidence.misfit, trail), trail)
+            fit = self.fits(max(size))
+            rng = ChainRng(build.picture_seed(self.seed, sha256, (2, number)), config.chains, self.device)
+            begun = kept.going_on(rng, fit)
+            steps = kept.watched(refine(denoiser, y, known, begun, fit(1.0), schedule, floor, rng), rng, fit)
+            tracked = self.report.track(steps, schedule.iterations, f"kernel {label}")
+            kept.finish(follow(tracked, total, fit, evidence.misfit, kept.trail))
+        return kept.best()
 
     def fits(self, size: int, energy: float = 0.0) -> Fits:
         """The M-step for each scale; `energy` is the weight of the kernel's own."""
@@ -243,10 +255,10 @@ class BlindDeblurring(Deblurring):
             shown.append(spread_tile(spread(found, best)))
         return tuple(shown)
 
-    def files(self, job: Job, best: Found) -> list[tuple[str, str, Callable[[], bytes]]]:
+    def files(self, job: Job, frames: Sequence[Snapshot]) -> list[tuple[str, str, Callable[[], bytes]]]:
         """The kernel to look at and to compute with, the strip and the animation."""
         output, made, title = self.config.output, [], job.input.path.name
-        values, frames = self.kernel.values, best.frames
+        values = self.kernel.values
         if "kernel" in output.save:
             made.append(("kernel", "png", lambda: results.png(kernel_picture(values))))
             made.append(("kernel-raw", "npy", lambda: npy(values)))

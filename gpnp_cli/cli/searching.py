@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -35,7 +35,6 @@ class Found:
     change: float
     nfe: int
     phi: tuple[float, ...] | None
-    frames: Sequence[Snapshot] = ()
 
 
 @dataclass(eq=False)
@@ -74,28 +73,43 @@ def parameters(fit: Fits) -> tuple[float, ...] | None:
 class Kept:
     """What is finished of the search for one picture's kernel, in memory and in the file `path`.
 
-    `found` are the finished searches by edges; `trail` that of the best of them, or of the GPnP-EM that went on from
-    there. `rng` and `phi` are the state of GPnP-EM's generators and of its M-step, once it has begun. `identity` says of
-    which input, settings and weights all this is.
+    `found` are the finished searches, `frames` those of the best of them. `begun` is what the edges of the search under
+    way have found, if they are done, and `trail` that search; `rng` and `phi` are the state of its GPnP-EM's generators and
+    M-step. `identity` says of which input, settings and weights all this is.
     """
 
     def __init__(self, path: Path, identity: str, report: Report) -> None:
         self.path, self.identity, self.report = path, identity, report
         self.found: list[Found] = []
+        self.frames: list[Snapshot] = []
+        self.clear()
+        self.written, self.writable = time.monotonic(), True
+
+    def clear(self) -> None:
+        """No search is under way."""
+        self.begun: Found | None = None
         self.trail = Trail()
         self.rng: list[Tensor] = []
         self.phi: tuple[float, ...] | None = None
-        self.written, self.writable = time.monotonic(), True
 
     def best(self) -> Found:
-        """The best of the searches by edges."""
+        """The best of the finished searches."""
         return min(self.found, key=lambda each: each.misfit)
 
-    def add(self, one: Found, trail: Trail) -> None:
-        """One more search by edges is finished."""
+    def begin(self, begun: Found, trail: Trail) -> None:
+        """The edges of one more search have found a kernel."""
+        self.begun, self.trail = begun, Trail(trail.step, [], trail.frames)
+        self.save()
+
+    def finish(self, refined: Found) -> None:
+        """The search under way is finished: the better one of its two kernels is kept."""
+        one = refined
+        if self.begun.misfit < refined.misfit:
+            one = replace(refined, kernel=self.begun.kernel, misfit=self.begun.misfit, phi=self.begun.phi)
         self.found.append(one)
         if self.best() is one:
-            self.trail = Trail(trail.step, [], trail.frames)
+            self.frames = self.trail.frames
+        self.clear()
         self.save()
 
     def going_on(self, rng: ChainRng, fit: Fits) -> EmStep:
@@ -113,31 +127,34 @@ class Kept:
             self.rng, self.phi = rng.state_dict(), parameters(fit)
             if time.monotonic() - self.written >= PAUSE:
                 self.save()
-        self.save()
 
     def save(self) -> None:
         """Write the file. A search that cannot be kept goes on nevertheless."""
         if not self.writable:
             return
-        step = self.trail.step
-        tensors = {"x": step.state.x, "h": step.state.h, "picture": step.picture}
-        tensors |= {f"search-{k}": each.kernel for k, each in enumerate(self.found)}
-        tensors |= {f"recent-{k}": h for k, h in enumerate(self.trail.recent)}
-        for k, frame in enumerate(self.trail.frames):
-            tensors[f"frame-{k}.picture"] = torch.from_numpy(frame.picture)
-            tensors[f"frame-{k}.kernel"] = torch.from_numpy(frame.kernel)
-        tensors |= {f"rng-{k}": state for k, state in enumerate(self.rng)}
+        tensors = {f"search-{k}": each.kernel for k, each in enumerate(self.found)}
+        tensors |= packed("best", self.frames)
         rest = {
             "format": KIND,
             "identity": self.identity,
-            "step": {name: getattr(step, name) for name in ("iteration", "sigma", "nfe", "scale")},
-            "sigma_y": step.state.sigma_y,
-            "found": [{name: getattr(each, name) for name in NUMBERS} for each in self.found],
-            "recent": len(self.trail.recent),
-            "shares": [frame.share for frame in self.trail.frames],
-            "rng": len(self.rng),
-            "phi": self.phi,
+            "found": [numbers(each) for each in self.found],
+            "shares": [frame.share for frame in self.frames],
         }
+        if self.begun is not None:
+            step = self.trail.step
+            tensors |= {"begun": self.begun.kernel, "x": step.state.x, "h": step.state.h, "picture": step.picture}
+            tensors |= {f"recent-{k}": h for k, h in enumerate(self.trail.recent)}
+            tensors |= {f"rng-{k}": state for k, state in enumerate(self.rng)}
+            tensors |= packed("trail", self.trail.frames)
+            rest["under_way"] = {
+                "begun": numbers(self.begun),
+                "step": {name: getattr(step, name) for name in ("iteration", "sigma", "nfe", "scale")},
+                "sigma_y": step.state.sigma_y,
+                "recent": len(self.trail.recent),
+                "shares": [frame.share for frame in self.trail.frames],
+                "rng": len(self.rng),
+                "phi": self.phi,
+            }
         try:  # copies, for some are views of others, which the format does not allow
             write_safetensors(self.path, {name: tensor.clone() for name, tensor in tensors.items()}, rest)
         except EnvironmentProblem as error:
@@ -159,27 +176,50 @@ class Kept:
         except (InputError, KeyError, TypeError, ValueError):
             self.report.warn(f"{self.path}: damaged, starting anew")
             return
-        step = f" and step {self.trail.step.nfe} of GPnP-EM" if self.rng else ""
-        self.report.note(f"{self.path}: going on after search {len(self.found)} by edges{step}")
+        step = f" and step {self.trail.step.nfe} of GPnP-EM" if self.begun is not None else ""
+        self.report.note(f"{self.path}: going on after search {len(self.found)}{step}")
 
     def _unpack(self, tensors: dict[str, Tensor], rest: dict, device: torch.device) -> None:
         # copies: what lies in the file's own memory is not aligned, and sums may depend on that in the last bit
         there = {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
-        found = [
-            Found(there[f"search-{k}"], **{**numbers, "phi": as_tuple(numbers["phi"])})
-            for k, numbers in enumerate(rest["found"])
-        ]
-        state = EmState(there["x"], there["h"], rest["sigma_y"])
-        trail = Trail(EmStep(state=state, picture=there["picture"], **rest["step"]))
-        trail.recent = [there[f"recent-{k}"] for k in range(rest["recent"])]
-        for k, share in enumerate(rest["shares"]):
-            picture, kernel = (tensors[f"frame-{k}.{name}"].numpy() for name in ("picture", "kernel"))
-            trail.frames.append(Snapshot(share, picture, kernel))
-        rng, phi = [tensors[f"rng-{k}"].clone() for k in range(rest["rng"])], as_tuple(rest["phi"])
-        self.found, self.trail, self.rng, self.phi = found, trail, rng, phi
+        found = [unpacked_found(there[f"search-{k}"], told) for k, told in enumerate(rest["found"])]
+        frames, under_way = unpacked("best", tensors, rest["shares"]), rest.get("under_way")
+        if under_way is not None:
+            begun = unpacked_found(there["begun"], under_way["begun"])
+            state = EmState(there["x"], there["h"], under_way["sigma_y"])
+            trail = Trail(EmStep(state=state, picture=there["picture"], **under_way["step"]))
+            trail.recent = [there[f"recent-{k}"] for k in range(under_way["recent"])]
+            trail.frames = unpacked("trail", tensors, under_way["shares"])
+            rng, phi = [tensors[f"rng-{k}"].clone() for k in range(under_way["rng"])], as_tuple(under_way["phi"])
+            self.begun, self.trail, self.rng, self.phi = begun, trail, rng, phi
+        self.found, self.frames = found, frames
 
 
 NUMBERS = ("misfit", "change", "nfe", "phi")  # of a `Found`, in the file
+
+
+def numbers(found: Found) -> dict[str, object]:
+    return {name: getattr(found, name) for name in NUMBERS}
+
+
+def unpacked_found(kernel: Tensor, told: dict) -> Found:
+    return Found(kernel, **{**told, "phi": as_tuple(told["phi"])})
+
+
+def packed(name: str, frames: Sequence[Snapshot]) -> dict[str, Tensor]:
+    """The arrays of `frames` as the file names them."""
+    tensors = {}
+    for k, frame in enumerate(frames):
+        tensors[f"{name}-{k}.picture"] = torch.from_numpy(frame.picture)
+        tensors[f"{name}-{k}.kernel"] = torch.from_numpy(frame.kernel)
+    return tensors
+
+
+def unpacked(name: str, tensors: dict[str, Tensor], shares: list[float]) -> list[Snapshot]:
+    return [
+        Snapshot(share, tensors[f"{name}-{k}.picture"].numpy(), tensors[f"{name}-{k}.kernel"].numpy())
+        for k, share in enumerate(shares)
+    ]
 
 
 def as_tuple(phi: list[float] | None) -> tuple[float, ...] | None:

@@ -22,7 +22,7 @@ from ..denoisers.base import Denoiser
 from ..forward.base import ForwardModel
 from ..forward.blur import Blur
 from ..forward.edges import completed, strong_edges
-from ..forward.kernel_fit import Fit, fit_kernel, recentred, resized
+from ..forward.kernel_fit import Fit, differences, fit_kernel, recentred, resized, seen_differences
 from .base import Info, State, anneal, iterate
 from .gpnp import Gpnp
 from .pnp import Pnp, Silence
@@ -86,7 +86,7 @@ class Schedule:
     `iterations` that follow, sigma falls from `sigma_max` to `sigma_min`; the data's noise is `sigma_y` at first.
     """
 
-    iterations: int = 12
+    iterations: int = 48
     sigma_max: float = 0.03
     sigma_min: float = 0.01
     sigma_y: float = 0.02
@@ -167,7 +167,10 @@ def refine(
 
 
 def misfit(denoiser: Denoiser, y: Tensor, known: Tensor, h: Tensor) -> float:
-    """How far from `y` a natural picture blurred by `h` stays: the root mean square of y - h * x where `known`.
+    """How far from `y` a natural picture blurred by `h` stays, as the std of the white noise that would do the same.
+
+    That is the root mean square of the differences of neighbours in y - h * x, where both are `known`, over sqrt(2). Like
+    the M-step it looks at differences: pictures' strong low frequencies tell little of a kernel, and hide the rest.
 
     x is the half-quadratic splitting's estimate (`Pnp`) that ends at a noise level above the data's, so that the prior has
     the last word. A wrong kernel needs ripples to explain y, no blur needs soft edges, and the denoiser grants neither.
@@ -175,7 +178,8 @@ def misfit(denoiser: Denoiser, y: Tensor, known: Tensor, h: Tensor) -> float:
     """
     A = Blur(h, y.shape[1:])
     *_, last = anneal(Pnp(denoiser, ForwardModel(A, y, MISFIT_NOISE)), A.extend(y), MISFIT_SIGMAS, Silence(), False)
-    return float((y - A.forward(last.state.x))[..., known].square().mean().sqrt())
+    error = differences(y - A.forward(last.state.x))[:, seen_differences(known)]
+    return float(error.square().mean().sqrt()) / math.sqrt(2)
 
 
 def shrunk(y: Tensor, scale: float) -> Tensor:

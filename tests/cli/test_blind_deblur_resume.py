@@ -13,7 +13,8 @@ from gpnp_cli.training.checkpoint import read_safetensors
 FLAGS = ("--denoiser", "gaussian:0.5,0.2", "--iterations", "2", "--threads", "1", "--device", "cpu")
 SEARCH = ("--kernel-size", "7", "--restarts", "2", "--search-iterations", "7", "--chains", "2")
 OUTPUT = ("--save", "samples,mean,kernel,strip", "-n", "2", "--animation", "gif")
-EDGES, REFINED = 2 * 5, 7  # steps of two searches by edges, and of GPnP-EM; then 2 of the final pass
+EDGES, REFINED = 5, 7  # steps of a search by edges, and of its GPnP-EM
+ONE, ALL = EDGES + REFINED, 2 * (EDGES + REFINED)  # of one search, and of both; then 2 of the final pass
 SEARCH_FILE = Path("gpnp_out/pic.blind-deblur.search.safetensors")
 
 
@@ -62,16 +63,17 @@ def results(folder: str) -> dict[str, bytes | dict]:
 
 
 @pytest.mark.parametrize(
-    ("at", "left", "model"),
+    ("at", "kept", "model"),
     [
-        pytest.param(8, 5 + REFINED, "free", id="in the second search"),
-        pytest.param(EDGES + 1, REFINED, "free", id="before EM"),
-        pytest.param(EDGES + 5, REFINED - 4, "free", id="in EM"),
-        pytest.param(EDGES + 5, REFINED - 4, "motion", id="in EM, a parametric kernel"),
-        pytest.param(EDGES + REFINED + 1, 0, "free", id="in the final pass"),
+        pytest.param(EDGES + 1, EDGES, "free", id="before EM"),
+        pytest.param(EDGES + 5, EDGES + 4, "free", id="in EM"),
+        pytest.param(EDGES + 5, EDGES + 4, "motion", id="in EM, a parametric kernel"),
+        pytest.param(ONE + 3, ONE, "free", id="in the second search"),
+        pytest.param(ONE + EDGES + 5, ONE + EDGES + 4, "free", id="in the second EM"),
+        pytest.param(ALL + 1, ALL, "free", id="in the final pass"),
     ],
 )
-def test_an_interrupted_run_goes_on_to_the_same_result(blind, steps, model, at, left):
+def test_an_interrupted_run_goes_on_to_the_same_result(blind, steps, model, at, kept):
     assert blind("--kernel-model", model, "-o", "whole").code == 0
     steps.stop_at(at)
     assert blind("--kernel-model", model).code == 130
@@ -79,15 +81,22 @@ def test_an_interrupted_run_goes_on_to_the_same_result(blind, steps, model, at, 
     steps.stop_at(None)
     code, _, err = blind("--kernel-model", model, "--resume")
     assert code == 0, err
-    assert f"{SEARCH_FILE}: going on after search {1 if at < EDGES else 2} by edges" in err
-    assert steps.count == left + 3
+    assert f"{SEARCH_FILE}: going on after search {kept // ONE}" in err
+    assert (" of GPnP-EM" in err) == (kept % ONE > 0)
+    assert steps.count == ALL - kept + 3
     assert results("gpnp_out") == results("whole")
     assert "already done" in blind("--kernel-model", model).err  # --resume makes no other result
 
 
 def test_a_run_may_be_interrupted_again_and_again(blind, steps):
     assert blind("-o", "whole").code == 0
-    for at in (6, 6, 3, 3):
+    for at in (
+        EDGES + 1,
+        3,
+        8,
+        9,
+        3,
+    ):  # before EM, in EM, in the second edges (nothing new), the second EM, there again
         steps.stop_at(at)
         assert blind("--resume").code == 130
     steps.stop_at(None)
@@ -103,7 +112,7 @@ write, searching.PAUSE = searching.write_safetensors, 0.0
 
 def kill(path, tensors, rest):
     write(path, tensors, rest)
-    if rest["step"]["nfe"] == 3:  # in GPnP-EM
+    if "under_way" in rest and rest["under_way"]["step"]["nfe"] == 3:  # in GPnP-EM
         os.kill(os.getpid(), signal.SIGKILL)
 
 searching.write_safetensors = kill
@@ -127,7 +136,7 @@ def test_without_the_option_a_search_starts_anew(blind, steps):
     steps.stop_at(None)
     code, _, err = blind()
     assert (code, "going on" in err) == (0, False)
-    assert steps.count == EDGES + REFINED + 3
+    assert steps.count == ALL + 3
     assert not SEARCH_FILE.exists()
 
 
@@ -142,7 +151,7 @@ def test_a_search_for_something_else_is_not_gone_on_with(blind, draw, steps):
     draw("pic.png", phase=1.0)
     steps.stop_at(None)
     code, _, err = blind("--resume")
-    assert (code, err.count(unfit), steps.count) == (0, 1, EDGES + REFINED + 3)
+    assert (code, err.count(unfit), steps.count) == (0, 1, ALL + 3)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "no metadata"])
@@ -180,10 +189,10 @@ def test_a_random_seed_cannot_be_resumed(blind):
 
 
 def test_the_file_is_small(blind, steps):
-    """Of the searches that another one beat, only the kernel is kept."""
-    steps.stop_at(EDGES + REFINED + 1)
+    """Of the searches that another one beat, only the kernel is kept; of finished ones no state."""
+    steps.stop_at(ALL + 1)
     assert blind().code == 130
     tensors, rest = read_safetensors(SEARCH_FILE, searching.KIND)
     pictures = [name for name in tensors if name.endswith("picture")]
-    assert len(rest["found"]) == 2 and rest["step"]["nfe"] == REFINED
-    assert len(pictures) == 5 + REFINED + 1
+    assert len(rest["found"]) == 2 and "under_way" not in rest
+    assert len(pictures) == ONE and "x" not in tensors
