@@ -81,8 +81,9 @@ def test_an_interrupted_run_goes_on_to_the_same_result(blind, steps, model, at, 
     steps.stop_at(None)
     code, _, err = blind("--kernel-model", model, "--resume")
     assert code == 0, err
-    assert f"{SEARCH_FILE}: going on after search {kept // ONE}" in err
-    assert (" of GPnP-EM" in err) == (kept % ONE > 0)
+    searches, rest = divmod(kept, ONE)
+    step = f" and step {rest - EDGES} of GPnP-EM" if rest else ""
+    assert f"{SEARCH_FILE}: going on after search {searches}{step}" in err.splitlines()
     assert steps.count == ALL - kept + 3
     assert results("gpnp_out") == results("whole")
     assert "already done" in blind("--kernel-model", model).err  # --resume makes no other result
@@ -90,13 +91,8 @@ def test_an_interrupted_run_goes_on_to_the_same_result(blind, steps, model, at, 
 
 def test_a_run_may_be_interrupted_again_and_again(blind, steps):
     assert blind("-o", "whole").code == 0
-    for at in (
-        EDGES + 1,
-        3,
-        8,
-        9,
-        3,
-    ):  # before EM, in EM, in the second edges (nothing new), the second EM, there again
+    # before EM, in EM, in the second edges (where nothing new is kept), in the second EM, there again
+    for at in (EDGES + 1, 3, 8, 9, 3):
         steps.stop_at(at)
         assert blind("--resume").code == 130
     steps.stop_at(None)
