@@ -1,8 +1,10 @@
 """The work behind `gpnp blind-deblur`, apart from its options so that `--help` need not import torch."""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +41,7 @@ from .batch import Job, Restored, config_hash
 from .deblurring import NOISE_FLOOR, Deblurring
 from .options import Call
 from .results import Samples
-from .searching import SETTLED, SHARES, Found, Kept, Trail, follow
+from .searching import ANIMATED, SETTLED, SHARES, Found, Kept, Trail, follow
 
 AUTO_SHARE, AUTO_LARGEST = 8, 65  # --kernel-size auto: an eighth of the shorter side, so many pixels at most
 RESTLESS = 0.15  # a larger change is worth a warning
@@ -47,8 +49,8 @@ RESTLESS = 0.15  # a larger change is worth a warning
 NARROW, DETAILED = 0.15, 0.05
 SHARP = 0.8  # a kernel with such a share in one pixel hardly blurs
 REGULARISERS = {"l2": SmallEnergy(0.01), "sparse": Sparsity(1e-4), "connected": Connectedness()}
-# The searches by edges: the price of an edge, how it falls from round to round, and how much the kernel is spread out,
-# which would else shrink to a point.
+# The searches by edges: the price of an edge, how it falls from round to round, and how much the kernel is spread out.
+# Fine texture takes it to a point else; but where noise is above NOISY, spreading scatters it over its window.
 SEARCHES = (
     (6e-3, 1.15, 0.02),
     (2e-3, 1.1, 0.01),
@@ -56,6 +58,15 @@ SEARCHES = (
     (2e-3, 1.1, 0.003),
     (2e-3, 1.1, 0.03),
     (4e-3, 1.1, 0.003),
+)
+NOISY = 0.006
+NOISY_SEARCHES = (
+    (8e-3, 1.1, 0.001),
+    (4e-3, 1.1, 0.003),
+    (8e-3, 1.1, 0.0),
+    (2e-3, 1.05, 0.001),
+    (2e-3, 1.1, 0.01),
+    (4e-3, 1.1, 0.03),
 )
 PARAMETRIC_SEARCHES = ((8e-3, 1.1, 0.0), (4e-3, 1.1, 0.0), (2e-3, 1.1, 0.0))  # few parameters cannot shrink to a point
 
@@ -157,22 +168,22 @@ class BlindDeblurring(Deblurring):
                 f"column {part[1].start}"
             )
         grey, known = grey[..., part[0], part[1]], known[part]
-        floor = config.noise
-        if floor == "auto":
-            floor = estimate_sigma(grey).nan_to_num(0.0).item()
+        floor, noise = (
+            max(NOISE_FLOOR, estimate_sigma(pixels).nan_to_num(0.0).item() if config.noise == "auto" else config.noise)
+            for pixels in (grey, y)
+        )
         denoiser = self.prior(replace(picture, pixels=picture.pixels[:1])).denoiser
-        evidence = Evidence(denoiser, grey, known, max(floor, NOISE_FLOOR))
+        evidence = Evidence(denoiser, grey, known, floor)
         with torch.inference_mode():
             best = self.search(evidence, size, kept, picture.sha256)
-            # a kernel that is somewhat wrong acts like noise in the pass that follows
-            sigma_y = max(evidence.floor, best.misfit)
+            sigma_y = total_noise(noise, floor, best.misfit)
             none = torch.zeros_like(best.kernel)
             none[size[0] // 2, size[1] // 2] = 1
             narrow = float(best.kernel.max()) > NARROW and fine_detail(grey) > DETAILED
             if (unblurred := evidence.misfit(none)) <= best.misfit or narrow:
                 self.report.note(f"{picture.path}: not blurred, as far as can be told: the kernel is one pixel")
                 # detail passes for noise: do no harm
-                sigma_y = NOISE_FLOOR if config.noise == "auto" else evidence.floor
+                sigma_y = NOISE_FLOOR if config.noise == "auto" else noise
                 best = replace(best, kernel=none, misfit=unblurred)
         return best, sigma_y
 
@@ -180,21 +191,25 @@ class BlindDeblurring(Deblurring):
         """All searches that `kept` does not hold yet, each by edges first, then by chains; the best of them."""
         config, (denoiser, y, known, floor) = self.config.search, evidence
         schedule = Schedule(config.iterations)
-        searches = SEARCHES if self.config.kernel_model == "free" else PARAMETRIC_SEARCHES
+        searches = PARAMETRIC_SEARCHES
+        if self.config.kernel_model == "free":
+            searches = NOISY_SEARCHES if floor > NOISY else SEARCHES
         searches, total = searches[: config.restarts], schedule.total(size)
+        shares = SHARES if self.config.output.animation == "none" else ANIMATED
+        followed = partial(follow, total=total, cost=evidence.misfit, shares=shares)
         for number in range(len(kept.found) + 1, len(searches) + 1):
             (weight, decay, energy), label = searches[number - 1], f"{number}/{len(searches)}  "
             if kept.begun is None:
                 fit, trail = self.fits(max(size), energy), Trail()
                 steps = edges_first(y, known, size, fit, replace(schedule, weight=weight, decay=decay))
                 tracked = self.report.track(steps, total - schedule.iterations, f"edges {label}")
-                kept.begin(follow(tracked, total, fit, evidence.misfit, trail), trail)
+                kept.begin(followed(tracked, fit, trail), trail)
             fit = self.fits(max(size))
             rng = ChainRng(build.picture_seed(self.seed, sha256, (2, number)), config.chains, self.device)
             begun = kept.going_on(rng, fit)
             steps = kept.watched(refine(denoiser, y, known, begun, fit(1.0), schedule, floor, rng), rng, fit)
             tracked = self.report.track(steps, schedule.iterations, f"kernel {label}")
-            kept.finish(follow(tracked, total, fit, evidence.misfit, kept.trail))
+            kept.finish(followed(tracked, fit, kept.trail))
         return kept.best()
 
     def fits(self, size: int, energy: float = 0.0) -> Fits:
@@ -285,6 +300,15 @@ class BlindDeblurring(Deblurring):
             f"{job.input.path}: scores without a border of {border} pixels, moved by {shift[0]:g}, {shift[1]:g}"
         )
         return super().measure(job, moved, aligned(shown, truth, None, border)[0], inside, facts)
+
+
+def total_noise(noise: float, floor: float, misfit: float) -> float:
+    """The level for the pass that follows: the picture's `noise`, and the kernel's error, which acts like more of it.
+
+    What the `misfit` has above the `floor`, the noise where it was taken, is the kernel's. It was taken on the brightness,
+    which is less noisy than a colour picture's channels are.
+    """
+    return math.hypot(noise, math.sqrt(max(0.0, misfit**2 - floor**2)))
 
 
 def spread(found: list[Found], best: Found) -> np.ndarray:

@@ -16,7 +16,7 @@ from ..training.checkpoint import read_safetensors, write_safetensors
 from .report import Report
 
 SHARES = (0.2, 0.4, 0.6, 0.8)  # of the iterations, where snapshots are taken
-FRAMES = 40  # of an animation, about
+ANIMATED = (*SHARES, *(k / 40 for k in range(1, 41)))  # and where an animation has its frames
 SETTLED = 5  # iterations over which the kernel's last change is measured
 PAUSE = 5.0  # seconds from one writing of the file to the next
 KIND = "gpnp-kernel-search"
@@ -46,9 +46,19 @@ class Trail:
     frames: list[Snapshot] = field(default_factory=list)
 
 
-def follow(steps: Iterator[EmStep], total: int, fit: Fits, cost: Callable[[Tensor], float], trail: Trail) -> Found:
-    """Run a search to its end, `trail` growing with every step; `cost` is the criterion."""
-    shares = {*SHARES, *(k / FRAMES for k in range(1, FRAMES + 1))}
+def follow(
+    steps: Iterator[EmStep],
+    fit: Fits,
+    trail: Trail,
+    *,
+    total: int,
+    cost: Callable[[Tensor], float],
+    shares: Sequence[float] = SHARES,
+) -> Found:
+    """Run a search to its end, `trail` growing with every step, by a frame at these `shares` of the `total`.
+
+    `cost` is the criterion.
+    """
     wanted = {max(1, round(share * total)) for share in shares}
     for step in steps:
         trail.step = step

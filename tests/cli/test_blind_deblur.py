@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gpnp_cli.cli.blind_deblurring import total_noise
+
 FAST = ("--denoiser", "gaussian:0.5,0.2", "--iterations", "2", "--search-iterations", "2", "--restarts", "1")
 SMALL = ("--threads", "1", "--device", "cpu", "--kernel-size", "5")
 MEAN = ("--save", "mean", "-n", "1")
@@ -141,6 +143,25 @@ def test_saturated_pixels_and_large_pictures_are_told(blind, draw, alone):
     assert "saturated, left out" in err
     assert "kernel looked for in 64x64 pixels at row" in err
     assert Image.open("gpnp_out/pic.blind-deblur.png").size == (100, 90)
+
+
+def test_the_noise_is_that_of_the_channels_not_of_their_brightness(gpnp, alone):
+    sharp = rectangles(0, 84, (8, 40)).astype(float)
+    blurred = np.mean([np.roll(sharp, k, 1) for k in range(-3, 4)], 0)[:, 3:-3, None]
+    noise = np.random.default_rng(0).normal(0, 255 * 0.02, (*blurred.shape[:2], 3))
+    Image.fromarray(np.rint(blurred + noise).clip(0, 255).astype(np.uint8)).save("pic.png")
+    search = ("--kernel-model", "motion", "--kernel-size", "11", "--search-iterations", "1", "--restarts", "1")
+    assert gpnp("blind-deblur", "pic.png", *search, "--iterations", "2", *MEAN, "--threads", "1").code == 0
+    assert max(manifest()["kernel_size"]) > 1
+    assert manifest()["sigma_y"] > 0.019  # of their brightness: 0.013
+
+
+@pytest.mark.parametrize(
+    ("noise", "floor", "misfit", "total"),
+    [(0.01, 0.01, 0.02, 0.02), (0.01, 0.01, 0.005, 0.01), (0.03, 0.01, 0.01, 0.03), (0.03, 0.012, 0.02, 0.034)],
+)
+def test_the_kernels_error_is_what_the_misfit_has_above_the_noise(noise, floor, misfit, total):
+    assert total_noise(noise, floor, misfit) == pytest.approx(total)
 
 
 def test_scores_are_up_to_a_shift(blind, pic):
