@@ -126,7 +126,8 @@ class BlindDeblurring(Deblurring):
         kernel = trimmed(best.kernel)
         self.kernel = BlurKernel(kernel.double().cpu().numpy())
         self.more = self.tiles(kept.found, best)
-        restored = self.restored(picture, job, self.operator(y.shape[1:]), y, truth, sigma_y)
+        A = self.operator(y.shape[1:]) if config.simulate else self.observed(y, name)
+        restored = self.restored(picture, job, A, y, truth, sigma_y)
         return Restored(restored.files + self.files(job, kept.frames), restored.facts | facts, spent=(kept.path,))
 
     def so_far(self, picture: Picture, job: Job) -> Kept:
@@ -161,7 +162,8 @@ class BlindDeblurring(Deblurring):
         known = unsaturated(y, reach=max(size))
         part = richest_window(grey, known, max(config.search.crop, 6 * max(size)))
         if not bool(known.all()):
-            self.report.note(f"{picture.path}: {100 * float((~known).float().mean()):.2g} % saturated, left out")
+            share = 100 * float((~known).float().mean())
+            self.report.note(f"{picture.path}: {share:.2g} % saturated, left out of the search")
         if (height := part[0].stop - part[0].start) < grey.shape[2] or part[1].stop - part[1].start < grey.shape[3]:
             self.report.note(
                 f"{picture.path}: kernel looked for in {part[1].stop - part[1].start}x{height} pixels at row {part[0].start}, "

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..figures import Roi, Tile
 from ..forward.base import ForwardModel, LinearOperator
 from ..forward.blur import Blur, CircularBlur
+from ..forward.informative import unsaturated
 from ..imageio import Picture, picture_bytes
 from ..kernels import BlurKernel, check_fits
 from ..noise import estimate_sigma
@@ -45,10 +46,23 @@ class Deblurring(Sampling):
         """`InputError` for a picture too small for the kernel."""
         check_fits(self.kernel, *picture.pixels.shape[1:], name)
 
-    def operator(self, shape: tuple[int, int, int]) -> Blur | CircularBlur:
-        """The blur whose data have this shape `(C, H, W)`."""
-        kind = CircularBlur if self.border == "circular" else Blur
-        return kind(torch.from_numpy(self.kernel.values), shape)
+    def operator(self, shape: tuple[int, int, int], known: Tensor | None = None) -> Blur | CircularBlur:
+        """The blur whose data have this shape `(C, H, W)`, of which those `known` `(H, W)` are believed."""
+        kernel = torch.from_numpy(self.kernel.values)
+        return CircularBlur(kernel, shape) if self.border == "circular" else Blur(kernel, shape, known=known)
+
+    def observed(self, y: Tensor, name: str) -> LinearOperator:
+        """The blur behind a camera's picture `y` `(1, C, H, W)`; with real borders, it does not believe clipped pixels.
+
+        A light that is brighter than white leaves white, and tails that are too strong for it: if white were believed,
+        its surroundings would ring.
+        """
+        if self.border == "circular":
+            return self.operator(y.shape[1:])
+        known = unsaturated(y, reach=max(self.kernel.values.shape) - 1).cpu()
+        if not bool(known.all()):
+            self.report.note(f"{name}: {100 * float((~known).float().mean()):.2g} % saturated, left out")
+        return self.operator(y.shape[1:], known)
 
     def restore(self, picture: Picture, job: Job) -> Restored:
         config, name = self.config, str(job.input.path)
@@ -58,7 +72,8 @@ class Deblurring(Sampling):
             picture, A, y = self.degrade(picture, name)
             truth = picture.pixels
         else:
-            A, y = self.operator(picture.pixels.shape), self.tensor(picture.pixels)
+            y = self.tensor(picture.pixels)
+            A = self.observed(y, name)
             picture = self.framed(picture, A)
             truth = self.truth(picture, job)
         return self.restored(picture, job, A, y, truth, self.level(y, name))
@@ -69,7 +84,7 @@ class Deblurring(Sampling):
         """The results for data `y` = A x + noise of std `sigma_y`; `picture` has the size of the result."""
         config, name = self.config, str(job.input.path)
         samples, facts = self.sample(
-            picture, ForwardModel(A, y, sigma_y), lambda rng: self.start(A.extend(y), rng), A.crop
+            picture, ForwardModel(A, A.believed(y), sigma_y), lambda rng: self.start(A.extend(y), rng), A.crop
         )
         facts |= {"sigma_y": sigma_y, "residual_ratio": self.check_residual(facts["residual"], sigma_y, name)}
 

@@ -36,6 +36,10 @@ class SuperResolving(Deblurring):
         kind = CircularSuperResolve if self.border == "circular" else SuperResolve
         return kind(torch.from_numpy(self.kernel.values), shape, self.config.scale)
 
+    def observed(self, y: Tensor, name: str) -> SuperResolve | CircularSuperResolve:
+        """The shrinking behind a picture `y` `(1, C, H, W)`; white pixels are believed, for its filter is narrow."""
+        return self.operator(y.shape[1:])
+
     def framed(self, picture: Picture, A: SuperResolve | CircularSuperResolve) -> Picture:
         """`picture` interpolated to the result's size; inks are then converted anew."""
 

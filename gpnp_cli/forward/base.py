@@ -32,6 +32,10 @@ class LinearOperator(ABC):
     def adjoint(self, y: Tensor) -> Tensor:
         """A^T y, `(N, *y_shape)` to `(N, *x_shape)`."""
 
+    def believed(self, y: Tensor) -> Tensor:
+        """`y` with zeros where it says nothing of x, where A x is 0, too; unless an operator knows better, `y` itself."""
+        return y
+
     def prox(self, v: Tensor, y: Tensor, gamma: float, sigma_y: float) -> Tensor:
         """argmin_x ||y - A x||^2 / 2 sigma_y^2 + ||x - v||^2 / 2 gamma^2, by conjugate gradients.
 
@@ -88,7 +92,10 @@ def conjugate_gradient(
 
 @dataclass(frozen=True)
 class ForwardModel:
-    """y = A x + N(0, sigma_y^2 I): `y` `(1, *A.y_shape)`, shared by all chains; sigma_y on the [0, 1] scale."""
+    """y = A x + N(0, sigma_y^2 I): `y` `(1, *A.y_shape)`, shared by all chains; sigma_y on the [0, 1] scale.
+
+    Where `A.believed` leaves nothing of y, y must be 0.
+    """
 
     A: LinearOperator
     y: Tensor
@@ -96,7 +103,8 @@ class ForwardModel:
 
     def residual(self, x: Tensor) -> Tensor:
         """Root mean square of y - A x per image, `(N,)`: about sigma_y when the data are satisfied."""
-        return (self.y - self.A.forward(x)).flatten(1).square().mean(1).sqrt()
+        share = self.A.believed(torch.ones_like(self.y)).mean()
+        return ((self.y - self.A.forward(x)).flatten(1).square().mean(1) / share).sqrt()
 
     def energy(self, x: Tensor) -> Tensor:
         """u1(x) = ||y - A x||^2 / 2 sigma_y^2, `(N,)`."""

@@ -64,6 +64,7 @@ class Blur(LinearOperator):
     `y_shape` `(C, H, W)`, x is `(C, H + kh - 1, W + kw - 1)`: all pixels that y sees (valid convolution). `crop` cuts
     the frame of y out of x; `extend` continues it by its outermost pixels. `tolerance` is that of the prox. With
     `scale` above 1, y holds the `first`-th of every `scale` pixels of the frame along each side: see `SuperResolve`.
+    Where `known` `(H, W)` is false, the data say nothing: A x is 0 there, and y is taken to be.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Blur(LinearOperator):
         tolerance: float = TOLERANCE,
         scale: int = 1,
         first: int = 0,
+        known: Tensor | None = None,
     ) -> None:
         channels, *sides = y_shape
         margins = [side - 1 for side in kernel.shape]
@@ -89,7 +91,8 @@ class Blur(LinearOperator):
         self.grid = (..., *(slice(start % scale, None, scale) for start in starts))
         self.observed = (..., *(slice(a // scale, a // scale + n) for a, n in zip(starts, sides, strict=True)))
         seen = torch.zeros(coarse, dtype=torch.bool)
-        seen[self.observed] = True
+        seen[self.observed] = True if known is None else known
+        self._known = None if known is None or bool(known.all()) else known
         self._unseen = (~seen).flatten().nonzero()[:, 0]
         correlation = irfft2(squared_modulus(self.circular._spectrum), s=self.torus)  # A A^T without the cropping
         self._gram = rfft2(correlation[::scale, ::scale]).real.clamp_min(0)
@@ -107,11 +110,14 @@ class Blur(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         blurred = irfft2(self.circular.spectrum(x) * rfft2(x, s=self.torus), s=self.torus)
-        return blurred[self.grid][self.observed]
+        return self.believed(blurred[self.grid][self.observed])
+
+    def believed(self, y: Tensor) -> Tensor:
+        return y if self._known is None else torch.where(self._known.to(y.device), y, 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
         whole = y.new_zeros(*y.shape[:2], *self.torus)
-        whole[self.grid][self.observed] = y
+        whole[self.grid][self.observed] = self.believed(y)
         return self.circular.adjoint(whole)[..., : self.x_shape[1], : self.x_shape[2]]
 
     def prox(self, v: Tensor, y: Tensor, gamma: float, sigma_y: float) -> Tensor:
@@ -131,7 +137,7 @@ class Blur(LinearOperator):
         def pick(w: Tensor) -> Tensor:
             return w.flatten(-2)[..., unseen]
 
-        residual = y - self.forward(v)
+        residual = self.believed(y) - self.forward(v)
         data = v.new_zeros(*residual.shape[:2], *(side // self.scale for side in self.torus))
         alone = torch.zeros_like(data)  # what P^T makes of z: zero where y has its data
 

@@ -140,7 +140,7 @@ def test_saturated_pixels_and_large_pictures_are_told(blind, draw, alone):
     Image.fromarray(pixels).save("pic.png")
     code, _, err = blind("pic.png", "--crop", "64", *MEAN)
     assert code == 0, err
-    assert "saturated, left out" in err
+    assert "saturated, left out of the search" in err
     assert "kernel looked for in 64x64 pixels at row" in err
     assert Image.open("gpnp_out/pic.blind-deblur.png").size == (100, 90)
 

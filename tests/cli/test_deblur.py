@@ -278,6 +278,36 @@ def test_another_kernel_makes_another_result(deblur, pic):
     refused(deblur(*flags), 1, "pic.png", "other settings")
 
 
+def test_a_light_brighter_than_white_does_not_ring(deblur, gpnp, alone):
+    sharp = np.full((60, 60), 0.4)
+    sharp[28:32, 28:32] = 5
+    offsets = [(i, j) for i in range(-3, 4) for j in range(-3, 4) if i * i + j * j <= 9.5]
+    blurred = np.mean([np.roll(sharp, offset, (0, 1)) for offset in offsets], 0)
+    Image.fromarray(np.rint(255 * blurred.clip(0, 1)).astype(np.uint8)).save("light.png")
+    kernel = np.zeros((7, 7))
+    for i, j in offsets:
+        kernel[i + 3, j + 3] = 1
+    np.save("k.npy", kernel / kernel.sum())
+    flags = ("--kernel", "k.npy", "--method", "pnp", "--noise", "0.004", "--save", "mean", "--threads", "1")
+    code, _, err = gpnp("deblur", "light.png", *flags)
+    assert code == 0 and "light.png: 1.4 % saturated, left out" in err
+    found = np.asarray(Image.open("gpnp_out/light.deblur.png"), float) / 255
+    p = np.hypot(*np.meshgrid(np.arange(60) - 29.5, np.arange(60) - 29.5))
+    around = (p > 4) & (p < 12)
+    assert np.abs(found[around] - 0.4).max() < 0.25
+
+
+def test_white_is_believed_where_nothing_was_blurred(deblur, gpnp, alone, draw):
+    pixels = draw("pic.png", channels=1)
+    pixels[10:14, 8:12] = 255
+    Image.fromarray(pixels).save("pic.png")
+    np.save("k.npy", np.ones((1, 1)))
+    flags = ("--kernel", "k.npy", "--method", "pnp", "--noise", "0.0012", "--save", "mean", "--threads", "1")
+    code, _, err = gpnp("deblur", "pic.png", *flags)
+    assert code == 0 and "saturated" not in err
+    assert np.abs(np.asarray(Image.open("gpnp_out/pic.deblur.png"), float) - pixels).max() <= 3
+
+
 def test_a_manifest_as_config_repeats_the_run(deblur, gpnp, pic):
     assert deblur("pic.png", "-k", "gaussian:1.2", "--noise", "2.55/255", "-n", "2", "--seed", "3").code == 0
     assert gpnp("deblur", "pic.png", "-c", "gpnp_out/pic.deblur.gpnp.json", "-o", "again").code == 0
