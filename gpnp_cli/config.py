@@ -378,6 +378,9 @@ class DeblurConfig(Restoration):
     border: Literal["real", "circular"] = Field(
         "real", description="A photograph's border, or one where opposite edges touch, for simulated data"
     )
+    linear: bool = Field(
+        False, description="The pixels follow sRGB's tone curve: undo it first, for a camera blurs light"
+    )
     noise: Noise = Field(
         "auto",
         examples=["auto", "0.01", "2.55/255"],
@@ -463,6 +466,9 @@ class BlindDeblurConfig(Restoration):
         None,
         examples=["motion:15,30", "kernel.png", "kernels.npz:k1"],
         description="What blurs the picture with --simulate; it is not used to restore it",
+    )
+    linear: bool = Field(
+        False, description="The pixels follow sRGB's tone curve: undo it first, for a camera blurs light"
     )
     noise: Noise = Field(
         "auto",

@@ -372,6 +372,8 @@ GOOD_AND_BAD = [
     ("super-resolve", "noise", ["auto", "0", "1/255"], ["-0.01", "some"]),
     ("deblur", "kernel", ["disk:4", "k.npz:k1", "null"], ['""']),
     ("deblur", "border", ["real", "circular"], ["mirror"]),
+    ("deblur", "linear", [True, False], ["maybe", None]),
+    ("blind-deblur", "linear", [True, False], ["maybe", None]),
     ("blind-deblur", "kernel_size", ["auto", "3", "31"], ["1", "503", "30.5", "large"]),
     ("blind-deblur", "kernel_model", ["free", "motion", "gaussian", "disk"], ["box"]),
     ("blind-deblur", "search.regularise", ["none", "l2", "sparse,connected"], ["smooth", "[]"]),

@@ -12,6 +12,7 @@ FLAGS = (
     Flag(("--restarts",), "search.restarts", "Kernel", "N"),
     Flag(("--crop",), "search.crop", "Kernel", "PX"),
     Flag(("--regularise",), "search.regularise", "Kernel", "l2,sparse,connected"),
+    Flag(("--linear",), "linear", "Damage"),
     Flag(("--noise",), "noise", "Damage", "SIGMA|auto"),
     Flag(("--simulate",), "simulate", "Damage"),
     Flag(("--kernel", "-k"), "kernel", "Damage", "SPEC|FILE"),

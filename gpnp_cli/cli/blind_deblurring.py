@@ -112,7 +112,7 @@ class BlindDeblurring(Deblurring):
             picture, _, y = self.degrade(picture, name)
             truth = picture.pixels
         else:
-            y, truth = self.tensor(picture.pixels), self.truth(picture, job)
+            y, truth = self.data(picture), self.truth(picture, job)
         size = self.window(picture, name)
         grey = luma(y)
         if not has_structure(grey):
@@ -275,6 +275,7 @@ class BlindDeblurring(Deblurring):
     def files(self, job: Job, frames: Sequence[Snapshot]) -> list[tuple[str, str, Callable[[], bytes]]]:
         """The kernel to look at and to compute with, the strip and the animation."""
         output, made, title = self.config.output, [], job.input.path.name
+        frames = [replace(each, picture=self.pixels(torch.from_numpy(each.picture)).numpy()) for each in frames]
         values = self.kernel.values
         if "kernel" in output.save:
             made.append(("kernel", "png", lambda: results.png(kernel_picture(values))))

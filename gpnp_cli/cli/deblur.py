@@ -7,6 +7,7 @@ from .options import PICTURE_FLAGS, SAMPLING_FLAGS, Call, Flag, command
 FLAGS = (
     Flag(("--kernel", "-k"), "kernel", "Damage", "SPEC|FILE"),
     Flag(("--border",), "border", "Damage", "real|circular"),
+    Flag(("--linear",), "linear", "Damage"),
     Flag(("--noise",), "noise", "Damage", "SIGMA|auto"),
     Flag(("--simulate",), "simulate", "Damage"),
     Flag(("--reference",), "reference", "Damage", "FILE|FOLDER"),

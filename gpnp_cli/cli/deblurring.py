@@ -18,6 +18,7 @@ from ..imageio import Picture, picture_bytes
 from ..kernels import BlurKernel, check_fits
 from ..noise import estimate_sigma
 from ..samplers.rng import ChainRng
+from ..tone import from_light, to_light
 from . import results
 from .batch import Job, Restored
 from .options import Call
@@ -46,6 +47,20 @@ class Deblurring(Sampling):
         """`InputError` for a picture too small for the kernel."""
         check_fits(self.kernel, *picture.pixels.shape[1:], name)
 
+    @property
+    def linear(self) -> bool:
+        """Whether the data are light instead of pixels."""
+        return self.config.linear
+
+    def data(self, picture: Picture) -> Tensor:
+        """What was blurred, `(1, C, H, W)`: the pixels, or the light that they stand for."""
+        pixels = self.tensor(picture.pixels)
+        return to_light(pixels) if self.linear else pixels
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """What data or states `(N, C, H, W)` look like."""
+        return from_light(x) if self.linear else x
+
     def operator(self, shape: tuple[int, int, int], known: Tensor | None = None) -> Blur | CircularBlur:
         """The blur whose data have this shape `(C, H, W)`, of which those `known` `(H, W)` are believed."""
         kernel = torch.from_numpy(self.kernel.values)
@@ -72,7 +87,7 @@ class Deblurring(Sampling):
             picture, A, y = self.degrade(picture, name)
             truth = picture.pixels
         else:
-            y = self.tensor(picture.pixels)
+            y = self.data(picture)
             A = self.observed(y, name)
             picture = self.framed(picture, A)
             truth = self.truth(picture, job)
@@ -84,12 +99,14 @@ class Deblurring(Sampling):
         """The results for data `y` = A x + noise of std `sigma_y`; `picture` has the size of the result."""
         config, name = self.config, str(job.input.path)
         samples, facts = self.sample(
-            picture, ForwardModel(A, A.believed(y), sigma_y), lambda rng: self.start(A.extend(y), rng), A.crop
+            picture,
+            ForwardModel(A, A.believed(y), sigma_y),
+            lambda rng: self.start(A.extend(y), rng),
+            lambda x: self.pixels(A.crop(x)),
         )
         facts |= {"sigma_y": sigma_y, "residual_ratio": self.check_residual(facts["residual"], sigma_y, name)}
 
-        damaged = y[0].cpu().numpy().clip(0, 1)
-        shown = A.crop(A.extend(y))[0].cpu().numpy().clip(0, 1)
+        damaged, shown = (self.pixels(x)[0].cpu().numpy().clip(0, 1) for x in (y, A.crop(A.extend(y))))
         scores = self.measure(job, samples, shown, truth, facts)
         estimated = ", estimated" if config.noise == "auto" else ""
         notes = (
@@ -141,7 +158,7 @@ class Deblurring(Sampling):
         truth is what remains inside, and all results have its size.
         """
         channels, height, width = picture.pixels.shape
-        intact = self.tensor(picture.pixels)
+        intact = self.data(picture)
         if self.border == "real":
             kh, kw = self.kernel.values.shape
             A = self.operator((channels, height - kh + 1, width - kw + 1))

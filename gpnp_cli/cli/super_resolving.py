@@ -18,6 +18,7 @@ class SuperResolving(Deblurring):
     """Restores pictures that were filtered and shrunk: a blur of which one pixel in each block was kept."""
 
     before, again = "interpolated", "shrunk"
+    linear = False
 
     def __init__(self, call: Call, kernel: BlurKernel | None) -> None:
         super().__init__(call, kernel or BlurKernel(bicubic(call.config.scale).numpy()))

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from gpnp_cli.imageio import read_picture
 from gpnp_cli.kernels import parse_kernel
+from gpnp_cli.tone import from_light, to_light
 
 FAST = ("--denoiser", "gaussian", "--iterations", "3", "--threads", "1", "--device", "cpu")
 MEAN = ("--save", "mean", "-n", "1")  # one small file, where no more is looked at
@@ -295,6 +297,32 @@ def test_a_light_brighter_than_white_does_not_ring(deblur, gpnp, alone):
     p = np.hypot(*np.meshgrid(np.arange(60) - 29.5, np.arange(60) - 29.5))
     around = (p > 4) & (p < 12)
     assert np.abs(found[around] - 0.4).max() < 0.25
+
+
+def test_light_is_blurred_not_pixel_values(deblur, gpnp, alone):
+    sharp = np.full((48, 48), 0.1)
+    sharp[:, 24:], sharp[12:36, 16:20] = 0.9, 0.8
+    light = np.mean([np.roll(to_light(torch.from_numpy(sharp)).numpy(), k, 1) for k in range(-3, 4)], 0)
+    pixels = from_light(torch.from_numpy(light)).numpy()
+    Image.fromarray(np.rint(255 * pixels).astype(np.uint8)).save("pic.png")
+    np.save("k.npy", np.full((1, 7), 1 / 7))
+    flags = ("--kernel", "k.npy", "--method", "pnp", "--noise", "0.004", "--iterations", "10", "--save", "mean")
+    errors = []
+    for name, more in (("with", ["--linear"]), ("without", [])):
+        assert gpnp("deblur", "pic.png", *flags, "--threads", "1", "-o", name, *more).code == 0
+        found = np.asarray(Image.open(f"{name}/pic.deblur.png"), float) / 255
+        errors.append(np.sqrt(np.square(found - sharp)[:, 8:-8].mean()))
+    assert errors[0] < errors[1] / 2
+
+
+def test_a_simulation_in_light_is_shown_and_kept_in_pixels(deblur, draw, alone):
+    pixels = draw("pic.png", channels=1)
+    flags = ("--simulate", "--linear", "--kernel", "motion:3,0", "--noise", "0", "--iterations", "2", "--save", "mean")
+    assert deblur("pic.png", *flags).code == 0
+    kept = np.asarray(Image.open("gpnp_out/pic.deblur.damaged.png"), float) / 255
+    light = to_light(torch.from_numpy(pixels / 255)).numpy()
+    blurred = (light[:, :-2] + light[:, 1:-1] + light[:, 2:]) / 3
+    assert np.abs(kept - from_light(torch.from_numpy(blurred)).numpy()).max() < 1 / 255
 
 
 def test_white_is_believed_where_nothing_was_blurred(deblur, gpnp, alone, draw):
