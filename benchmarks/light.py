@@ -66,7 +66,7 @@ def measure(denoiser: Denoiser, x: Tensor, seed: int, gain: float) -> list[float
     y = (255 * (blurred + noise).clamp(0, 1)).round() / 255
     truth = from_light(gain * to_light(A.crop(x))).clamp(0, 1)
     light = to_light(y)
-    masked = Blur(kernel, shape, known=unsaturated(light, max(kernel.shape) - 1))
+    masked = Blur(kernel, shape, known=unsaturated(light, max(kernel.shape) - 1, margin=1))
     found = (
         y,
         estimate(denoiser, A, y),

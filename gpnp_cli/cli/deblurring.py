@@ -74,7 +74,8 @@ class Deblurring(Sampling):
         """
         if self.border == "circular":
             return self.operator(y.shape[1:])
-        known = unsaturated(y, reach=max(self.kernel.values.shape) - 1).cpu()
+        reach = max(self.kernel.values.shape) - 1
+        known = unsaturated(y, reach, margin=min(1, reach)).cpu()
         if not bool(known.all()):
             self.report.note(f"{name}: {100 * float((~known).float().mean()):.2g} % saturated, left out")
         return self.operator(y.shape[1:], known)

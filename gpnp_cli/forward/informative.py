@@ -43,17 +43,18 @@ def fine_detail(y: Tensor) -> float:
     return float((fine / coarse).sqrt()) if coarse > 0 else 0.0
 
 
-def unsaturated(y: Tensor, reach: int) -> Tensor:
+def unsaturated(y: Tensor, reach: int, margin: int = 0) -> Tensor:
     """Which pixels of `y` `(1, C, H, W)` hold what the lens gave: `(H, W)`, false where any channel is clipped.
 
-    Deep inside a clipped area, further than `reach` pixels from anything else, blurring changes nothing: such pixels
+    Those within `margin` pixels of a clipped one are left out, too: they show a share of a light of unknown strength. Deep inside a clipped area, further than `reach` pixels from anything else, blurring changes nothing: such pixels
     may stay.
     """
     clipped = (y >= SATURATED).any(1, keepdim=True).float()
     if not bool(clipped.any()):
         return torch.ones(y.shape[-2:], dtype=torch.bool, device=y.device)
     inside = -F.max_pool2d(-clipped, 2 * reach + 1, stride=1, padding=reach)
-    return (clipped == 0)[0, 0] | (inside == 1)[0, 0]
+    near = F.max_pool2d(clipped, 2 * margin + 1, stride=1, padding=margin)
+    return (near == 0)[0, 0] | (inside == 1)[0, 0]
 
 
 def richest_window(y: Tensor, known: Tensor, side: int) -> tuple[slice, slice]:

@@ -30,6 +30,14 @@ def test_the_middle_of_a_saturated_area_may_stay():
     assert unsaturated(torch.full((1, 1, 5, 5), 0.99), 3).all()
 
 
+def test_neighbours_of_clipped_pixels_are_left_out_with_a_margin():
+    y = torch.full((1, 3, 20, 30), 0.5)
+    y[:, 1, 4:15, 6:20] = 1
+    known = unsaturated(y, reach=3, margin=1)
+    assert known.sum() == 20 * 30 - 13 * 16 + 5 * 8
+    assert known[9, 12] and not known[3, 5] and known[2, 5]
+
+
 def test_the_window_is_where_the_edges_are():
     y = torch.full((1, 1, 60, 80), 0.5)
     y[..., 20:40, 50:70] += 0.2 * noise(20, 20)
