@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gpnp_cli.cli.blind_deblurring import NOISY_SEARCHES, REGULARISERS, SEARCHES, Evidence
 from gpnp_cli.denoisers.unet import load_default
+from gpnp_cli.forward.blur import Blur
 from gpnp_cli.forward.kernel_fit import FreeForm, SmallEnergy
 from gpnp_cli.imageio import read_picture
 from gpnp_cli.samplers.em import Schedule, edges_first, refine
@@ -36,7 +37,6 @@ DETAIL = 0.015  # mean difference of neighbours, at least: smooth crops tell not
 SIDE, NOISY_SIDE = 255, 378  # pixels of a blurred crop, and of a noisy one
 SIGMAS = (0.005, 0.01, 0.02, 0.04)  # that the filter may assume; the noise is the first
 TORUS = 256
-
 
 Searches = Sequence[tuple[float, float, float]]
 
@@ -97,8 +97,8 @@ def warped(kernel: np.ndarray, degrees: float = 0.0, scale: float = 1.0, blur: f
 
 def blurred(x: Tensor, kernel: np.ndarray) -> Tensor:
     """What a camera sees of `x` `(1, 1, H, W)`: no pixel that the blur brings in from beyond it."""
-    flipped = torch.from_numpy(kernel[::-1, ::-1].copy()).to(x)
-    return F.conv2d(x, flipped[None, None])
+    height, width = (side - k + 1 for side, k in zip(x.shape[2:], kernel.shape, strict=True))
+    return Blur(torch.from_numpy(kernel), (1, height, width)).forward(x)
 
 
 class Wiener:

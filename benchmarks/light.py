@@ -19,11 +19,12 @@ from levin import shake
 from machine import header
 from torch import Tensor
 
+from gpnp_cli.cli.deblurring import NOISE_FLOOR
 from gpnp_cli.denoisers.base import Denoiser
 from gpnp_cli.denoisers.unet import load_default
 from gpnp_cli.forward.base import ForwardModel
 from gpnp_cli.forward.blur import Blur
-from gpnp_cli.forward.informative import unsaturated
+from gpnp_cli.forward.informative import believable
 from gpnp_cli.imageio import read_picture
 from gpnp_cli.metrics import psnr
 from gpnp_cli.noise import estimate_sigma
@@ -33,7 +34,7 @@ from gpnp_cli.samplers.schedules import geometric
 from gpnp_cli.tone import from_light, to_light
 from gpnp_cli.training.data import luma
 
-SIDE, EXTENT, NOISE, GAIN, FLOOR = 180, 17, 0.004, 2.0, 1 / 255 / 12**0.5
+SIDE, EXTENT, NOISE, GAIN = 180, 17, 0.004, 2.0
 
 
 def crops(photos: Path, count: int) -> Iterator[tuple[str, Tensor]]:
@@ -48,7 +49,7 @@ def crops(photos: Path, count: int) -> Iterator[tuple[str, Tensor]]:
 
 def estimate(denoiser: Denoiser, A: Blur, y: Tensor) -> Tensor:
     """Of the picture inside the frame."""
-    sigma_y = max(FLOOR, float(estimate_sigma(y)))
+    sigma_y = max(NOISE_FLOOR, float(estimate_sigma(y)))
     sigmas = geometric(0.19, max(0.004, sigma_y), 30)
     *_, last = anneal(Pnp(denoiser, ForwardModel(A, A.believed(y), sigma_y)), A.extend(y), sigmas, Silence(), False)
     return A.crop(last.state.x)
@@ -66,7 +67,7 @@ def measure(denoiser: Denoiser, x: Tensor, seed: int, gain: float) -> list[float
     y = (255 * (blurred + noise).clamp(0, 1)).round() / 255
     truth = from_light(gain * to_light(A.crop(x))).clamp(0, 1)
     light = to_light(y)
-    masked = Blur(kernel, shape, known=unsaturated(light, max(kernel.shape) - 1, margin=1))
+    masked = Blur(kernel, shape, known=believable(light, tuple(kernel.shape)))
     found = (
         y,
         estimate(denoiser, A, y),

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..figures import Roi, Tile
 from ..forward.base import ForwardModel, LinearOperator
 from ..forward.blur import Blur, CircularBlur
-from ..forward.informative import unsaturated
+from ..forward.informative import believable
 from ..imageio import Picture, picture_bytes
 from ..kernels import BlurKernel, check_fits
 from ..noise import estimate_sigma
@@ -74,8 +74,7 @@ class Deblurring(Sampling):
         """
         if self.border == "circular":
             return self.operator(y.shape[1:])
-        reach = max(self.kernel.values.shape) - 1
-        known = unsaturated(y, reach, margin=min(1, reach)).cpu()
+        known = believable(y, self.kernel.values.shape).cpu()
         if not bool(known.all()):
             self.report.note(f"{name}: {100 * float((~known).float().mean()):.2g} % saturated, left out")
         return self.operator(y.shape[1:], known)

@@ -53,7 +53,7 @@ def follow(
     *,
     total: int,
     cost: Callable[[Tensor], float],
-    shares: Sequence[float] = SHARES,
+    shares: Sequence[float],
 ) -> Found:
     """Run a search to its end, `trail` growing with every step, by a frame at these `shares` of the `total`.
 

@@ -57,6 +57,15 @@ def unsaturated(y: Tensor, reach: int, margin: int = 0) -> Tensor:
     return (near == 0)[0, 0] | (inside == 1)[0, 0]
 
 
+def believable(y: Tensor, size: tuple[int, int]) -> Tensor:
+    """What is `unsaturated` in `y` `(1, C, H, W)`, which a kernel of this size has blurred, without the neighbours.
+
+    A kernel of one pixel blurs nothing: white is white then.
+    """
+    reach = max(size) - 1
+    return unsaturated(y, reach, margin=min(1, reach))
+
+
 def richest_window(y: Tensor, known: Tensor, side: int) -> tuple[slice, slice]:
     """The window of `side` pixels (less where the picture ends) with the most edges: their differences, clipped, summed.
 
