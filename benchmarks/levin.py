@@ -3,12 +3,13 @@
     python benchmarks/levin.py LEVIN_FOLDER --out runs/levin.md
     python benchmarks/levin.py LEVIN_FOLDER --iterations 10 20 40 80     # the curve of PSNR against time
     python benchmarks/levin.py --shaken PHOTOS --out runs/shaken.md      # colour, four shakes each, 1 % noise
+    python benchmarks/levin.py --large PHOTO --method pnp --steps 8      # 12 megapixels: a photograph and its mirror images
 
 LEVIN_FOLDER holds imI_kernelJ_img.png, gt/imI.png and kernels_trueconv.npz (k1, k2, ...). Nothing of the truth but the
 score enters: window of the kernel, noise and settings are the command's defaults. The estimate is moved by quarter pixels
 within 10 pixels to where it fits the truth best, 15 border pixels are cut off, and PSNR and SSIM are taken. The error
 ratio compares with the same non-blind pass given the true kernel: the ratio of the errors' norms, and of their squares.
-Times are those of the whole command, start-up and files included.
+Times are those of the whole command, start-up and files included. Of pictures larger than 1000 pixels the middle is scored.
 """
 
 import argparse
@@ -33,6 +34,8 @@ from gpnp_cli.metrics import psnr, ssim
 
 EXTENTS = (15, 27, 39, 51)  # pixels, of the four shakes
 NOISE = 0.01
+LARGE, LARGE_EXTENT, LARGE_NOISE = (3000, 4000), 25, 0.004
+SCORED = 1000  # the side of the middle that is scored of larger pictures
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,29 @@ def shaken(photos: Path, folder: Path, count: int) -> Iterator[Case]:
     for i, path in enumerate(sorted(photos.glob("*.png"))[:count]):
         pixels = read_picture(path).pixels
         for j, extent in enumerate(EXTENTS):
-            kernel = shake(np.random.Generator(np.random.PCG64([i, j])), extent)
-            r = kernel.shape[0] // 2
-            size = tuple(side + kernel.shape[0] - 1 for side in pixels.shape[1:])
-            product = np.fft.rfft2(pixels, size) * np.fft.rfft2(kernel, size)
-            blurred = np.fft.irfft2(product, size)[:, 2 * r : pixels.shape[1], 2 * r : pixels.shape[2]]
-            noise = np.random.Generator(np.random.PCG64([i, j, 1])).normal(0, NOISE, blurred.shape)
-            file = folder / f"{path.stem}_shake{j + 1}.png"
-            values = np.rint(255 * (blurred + noise).clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
-            Image.fromarray(values if values.shape[2] == 3 else values[:, :, 0]).save(file)
-            yield Case(file.stem, file, pixels[:, r : pixels.shape[1] - r, r : pixels.shape[2] - r], kernel)
+            yield blurred(f"{path.stem}_shake{j + 1}", pixels, extent, [i, j], NOISE, folder)
+
+
+def large(photo: Path, folder: Path) -> Iterator[Case]:
+    """12 megapixels with detail of one pixel: a photograph continued by its mirror images, shaken."""
+    pixels = read_picture(photo).pixels
+    more = [(0, max(0, side + 2 * LARGE_EXTENT - n)) for side, n in zip(LARGE, pixels.shape[1:], strict=True)]
+    pixels = np.pad(pixels, [(0, 0), *more], mode="symmetric")
+    yield blurred(f"{photo.stem}_large", pixels, LARGE_EXTENT, [0, 12], LARGE_NOISE, folder)
+
+
+def blurred(name: str, pixels: np.ndarray, extent: int, seed: list[int], noise: float, folder: Path) -> Case:
+    """`pixels` `(C, H, W)` shaken and noisy, without the border that needs pixels beyond."""
+    kernel = shake(np.random.Generator(np.random.PCG64(seed)), extent)
+    r = kernel.shape[0] // 2
+    size = tuple(side + kernel.shape[0] - 1 for side in pixels.shape[1:])
+    product = np.fft.rfft2(pixels, size) * np.fft.rfft2(kernel, size)
+    seen = np.fft.irfft2(product, size)[:, 2 * r : pixels.shape[1], 2 * r : pixels.shape[2]]
+    seen = seen + np.random.Generator(np.random.PCG64([*seed, 1])).normal(0, noise, seen.shape)
+    file = folder / f"{name}.png"
+    values = np.rint(255 * seen.clip(0, 1)).astype(np.uint8).transpose(1, 2, 0)
+    Image.fromarray(values if values.shape[2] == 3 else values[:, :, 0]).save(file)
+    return Case(name, file, pixels[:, r : pixels.shape[1] - r, r : pixels.shape[2] - r], kernel)
 
 
 def shake(rng: np.random.Generator, extent: int, points: int = 2000) -> np.ndarray:
@@ -122,8 +138,9 @@ def measure(case: Case, folder: Path, blind: list[str], both: list[str]) -> dict
     # at the noise level that the picture itself shows: that of the search holds the kernel's error, too
     best, _, _ = run("deblur", case, folder, *both, "--kernel", str(file), "--save", "mean")
     kernel = np.load(folder / f"{case.path.stem}.blind-deblur.kernel-raw.npy")
-    mine, target = aligned(found, case.truth)
-    theirs, _ = aligned(best, case.truth)
+    found, best, truth = (middle(pixels) for pixels in (found, best, case.truth))
+    mine, target = aligned(found, truth)
+    theirs, _ = aligned(best, truth)
     squared = float(np.square(mine - target).sum() / np.square(theirs.clip(0, 1) - target).sum())
     return {
         "psnr": psnr(mine, target),
@@ -136,6 +153,12 @@ def measure(case: Case, folder: Path, blind: list[str], both: list[str]) -> dict
         "sigma_y": told["sigma_y"],
         "seconds": seconds,
     }
+
+
+def middle(pixels: np.ndarray) -> np.ndarray:
+    """The part of `pixels` `(C, H, W)` that is scored."""
+    rows, columns = (slice(max(0, n - SCORED) // 2, (n + min(n, SCORED)) // 2) for n in pixels.shape[1:])
+    return pixels[:, rows, columns]
 
 
 COLUMNS = {
@@ -157,23 +180,28 @@ def line(name: str, row: dict[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="the pictures of Levin et al.")
-    parser.add_argument("--shaken", type=Path, metavar="PHOTOS", help="a folder of intact photographs instead")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("folder", type=Path, nargs="?", help="the pictures of Levin et al.")
+    source.add_argument("--shaken", type=Path, metavar="PHOTOS", help="a folder of intact photographs instead")
+    source.add_argument("--large", type=Path, metavar="PHOTO", help="one intact photograph instead")
     parser.add_argument("--photos", type=int, default=6, help="how many of them")
     parser.add_argument("--only", nargs="*", default=[], help="cases whose name begins so")
     parser.add_argument("--iterations", type=int, nargs="*", default=[], help="of the search: one table each")
     parser.add_argument("--method", default="gpnp", help="of the non-blind pass, with either kernel")
+    parser.add_argument("--steps", type=int, help="of the non-blind pass")
     parser.add_argument("--denoiser", default="default")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    if (args.folder is None) == (args.shaken is None):
-        parser.error("give the folder of Levin's pictures, or --shaken PHOTOS")
     both = ["--method", args.method, "--denoiser", args.denoiser, "--seed", args.seed]
+    both += ["--iterations", str(args.steps)] if args.steps else []
     lines = [header(), ""]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cases = list(levin(args.folder) if args.folder else shaken(args.shaken, folder, args.photos))
+        if args.large:
+            cases = list(large(args.large, folder))
+        else:
+            cases = list(levin(args.folder) if args.folder else shaken(args.shaken, folder, args.photos))
         cases = [c for c in cases if not args.only or c.name.startswith(tuple(args.only))]
         for iterations in args.iterations or [None]:
             blind = ["--search-iterations", str(iterations)] if iterations else []

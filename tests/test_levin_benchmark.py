@@ -60,3 +60,22 @@ def test_blurred_photographs_lie_where_their_truth_does(levin, tmp_path, draw):
         window = np.lib.stride_tricks.sliding_window_view(pixels[:, :, 0] / 255, case.kernel.shape)
         expected = (window * case.kernel[::-1, ::-1]).sum((-1, -2))
         assert np.std(blurred[0] - expected) == pytest.approx(levin.NOISE, rel=0.15)
+
+
+def test_a_large_picture_goes_on_as_its_mirror_image(levin, tmp_path, draw, monkeypatch):
+    monkeypatch.setattr(levin, "LARGE", (150, 200))
+    pixels = draw(tmp_path / "a.png", height=130, width=120)
+    (case,) = levin.large(tmp_path / "a.png", tmp_path)
+    assert all(side >= least for side, least in zip(case.truth.shape[1:], (150, 200), strict=True))
+    r = case.kernel.shape[0] // 2
+    edge = 120 - r  # in the truth's frame, that of the photograph's right border
+    beyond = case.truth[:, :, edge : edge + 40]
+    assert np.array_equal(beyond, case.truth[:, :, edge - beyond.shape[2] : edge][:, :, ::-1])
+    here = (pixels[r:, r:] / 255).transpose(2, 0, 1)[:, :, :edge]
+    assert np.abs(here - case.truth[:, : here.shape[1], :edge]).max() < 1e-6
+
+
+def test_the_middle_is_scored(levin, monkeypatch):
+    monkeypatch.setattr(levin, "SCORED", 4)
+    pixels = np.arange(7 * 3, dtype=float).reshape(1, 7, 3)
+    assert np.array_equal(levin.middle(pixels), pixels[:, 1:5])
