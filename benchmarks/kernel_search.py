@@ -23,7 +23,7 @@ from levin import EXTENTS, shake
 from machine import header
 from torch import Tensor
 
-from gpnp_cli.cli.blind_deblurring import NOISY_SEARCHES, REGULARISERS, SEARCHES, Evidence
+from gpnp_cli.cli.blind_deblurring import NOISY_ITERATIONS, NOISY_SEARCHES, REGULARISERS, SEARCHES, Evidence
 from gpnp_cli.denoisers.unet import load_default
 from gpnp_cli.forward.blur import Blur
 from gpnp_cli.forward.kernel_fit import FreeForm, SmallEnergy
@@ -154,17 +154,18 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="a folder of photographs that are not for tests")
     parser.add_argument("--crops", type=int, default=14)
     parser.add_argument("--noisy", action="store_true")
-    parser.add_argument("--iterations", type=int, default=Schedule().iterations, help="of GPnP-EM")
+    parser.add_argument("--iterations", type=int, help="of GPnP-EM, instead of those that gpnp takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    searches = NOISY_SEARCHES if args.noisy else SEARCHES
+    searches, iterations = (NOISY_SEARCHES, NOISY_ITERATIONS) if args.noisy else (SEARCHES, Schedule.iterations)
+    iterations = args.iterations or iterations
     titles = [f"{weight:g}, {decay:g}, {energy:g}" for weight, decay, energy in searches]
     lines = [header(), "", f"| crop | {' | '.join(titles)} | chosen | best |", "|---|" + "---|" * (len(titles) + 2)]
     print("\n".join(lines), flush=True)
     chosen, best = [], []
     for number, crop in enumerate(crops(args.photos, args.crops, args.noisy, args.seed)):
-        rows = measure(crop, searches, 63 if args.noisy else 31, args.iterations)
+        rows = measure(crop, searches, 63 if args.noisy else 31, iterations)
         excess = [value for _, value in rows]
         chosen.append(min(rows)[1])
         best.append(min(excess))

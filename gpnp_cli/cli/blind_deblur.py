@@ -7,7 +7,7 @@ from .options import PICTURE_FLAGS, SAMPLING_FLAGS, Call, Flag, command
 FLAGS = (
     Flag(("--kernel-size",), "kernel_size", "Kernel", "N|auto"),
     Flag(("--kernel-model",), "kernel_model", "Kernel", "free|motion|gaussian|disk"),
-    Flag(("--search-iterations",), "search.iterations", "Kernel", "N"),
+    Flag(("--search-iterations",), "search.iterations", "Kernel", "N|auto"),
     Flag(("--chains",), "search.chains", "Kernel", "K"),
     Flag(("--restarts",), "search.restarts", "Kernel", "N"),
     Flag(("--crop",), "search.crop", "Kernel", "PX"),

@@ -60,6 +60,7 @@ SEARCHES = (
     (4e-3, 1.1, 0.003),
 )
 NOISY = 0.006
+NOISY_ITERATIONS = 12  # of GPnP-EM, which makes nothing better after that
 NOISY_SEARCHES = (
     (8e-3, 1.1, 0.001),
     (4e-3, 1.1, 0.003),
@@ -192,10 +193,13 @@ class BlindDeblurring(Deblurring):
     def search(self, evidence: Evidence, size: tuple[int, int], kept: Kept, sha256: str) -> Found:
         """All searches that `kept` does not hold yet, each by edges first, then by chains; the best of them."""
         config, (denoiser, y, known, floor) = self.config.search, evidence
-        schedule = Schedule(config.iterations)
-        searches = PARAMETRIC_SEARCHES
+        noisy = floor > NOISY
+        iterations = config.iterations
+        if iterations == "auto":
+            iterations = NOISY_ITERATIONS if noisy else Schedule.iterations
+        schedule, searches = Schedule(iterations), PARAMETRIC_SEARCHES
         if self.config.kernel_model == "free":
-            searches = NOISY_SEARCHES if floor > NOISY else SEARCHES
+            searches = NOISY_SEARCHES if noisy else SEARCHES
         searches, total = searches[: config.restarts], schedule.total(size)
         shares = SHARES if self.config.output.animation == "none" else ANIMATED
         followed = partial(follow, total=total, cost=evidence.misfit, shares=shares)

@@ -93,6 +93,12 @@ def test_a_straight_motion_is_found(gpnp, alone, model):
         assert "motion of length" in err
 
 
+@pytest.mark.parametrize(("noise", "steps"), [("0.003", 48), ("0.01", 12)])
+def test_a_noisy_picture_takes_fewer_steps(blind, pic, noise, steps):
+    assert blind("pic.png", "--noise", noise, "--search-iterations", "auto", *MEAN).code == 0
+    assert manifest()["kernel_nfe"] == steps
+
+
 @pytest.mark.parametrize("model", ["gaussian", "disk"])
 def test_other_models_have_one_parameter(blind, pic, model):
     assert blind("pic.png", "--kernel-model", model, *MEAN).code == 0
