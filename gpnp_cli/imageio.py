@@ -229,6 +229,7 @@ def _decode_loaded(image: Image.Image, data: bytes, path: Path) -> _Decoded:
             "subsampling": JpegImagePlugin.get_sampling(image),
             "progressive": "progressive" in image.info,
             "dpi": image.info.get("dpi"),
+            "steps": tuple(image.quantization[0]) if image.mode in ("L", "RGB") else (),  # of brightness, row by row
         }
     elif name == "webp":
         encoding["lossless"] = _webp_is_lossless(data)

@@ -15,16 +15,19 @@ from ..forward.base import ForwardModel, LinearOperator
 from ..forward.blur import Blur, CircularBlur
 from ..forward.informative import believable
 from ..imageio import Picture, picture_bytes
+from ..jpeg import coding_error
 from ..kernels import BlurKernel, check_fits
 from ..noise import estimate_sigma
 from ..samplers.rng import ChainRng
 from ..tone import from_light, to_light
+from ..training.data import luma
 from . import results
 from .batch import Job, Restored
 from .options import Call
 from .restoration import Sampling
 
 NOISE_FLOOR = 1 / 255 / math.sqrt(12)  # what rounding to 8 bits leaves; a blur cannot be undone without any noise
+CHANNELS = 0.668  # the std of luma of three channels' independent noise of std 1
 # Residual over noise level: outside, noise or kernel are not what was said. A single estimate follows the data's noise
 # the more closely, the fewer they are for its pixels.
 FITTING = {"gpnp": (0.7, 1.3), "pnp": (0.3, 1.3)}
@@ -85,13 +88,14 @@ class Deblurring(Sampling):
         self.check_size(picture, name)
         if config.simulate:
             picture, A, y = self.degrade(picture, name)
-            truth = picture.pixels
+            truth, coding = picture.pixels, 0.0
         else:
             y = self.data(picture)
             A = self.observed(y, name)
+            coding = self.coding(picture)
             picture = self.framed(picture, A)
             truth = self.truth(picture, job)
-        return self.restored(picture, job, A, y, truth, self.level(y, name))
+        return self.restored(picture, job, A, y, truth, self.level(y, name, coding))
 
     def restored(
         self, picture: Picture, job: Job, A: LinearOperator, y: Tensor, truth: np.ndarray | None, sigma_y: float
@@ -171,14 +175,29 @@ class Deblurring(Sampling):
             A = self.operator((channels, height, width))
         return picture, A, self.noisy(A.forward(intact), self.config.noise, picture)
 
-    def level(self, y: Tensor, name: str) -> float:
-        """The standard deviation of the noise of `y` `(1, C, H, W)`, as given or estimated, at least the floor."""
+    def coding(self, picture: Picture) -> float:
+        """The error that a JPEG's compression left in the data, as the std of noise; 0 for other files."""
+        steps = picture.encoding.get("steps", ())
+        if len(steps) != 64:
+            return 0.0
+        pixels = torch.from_numpy(picture.pixels)[None]
+        error = coding_error(luma(pixels)[0, 0].numpy(), np.reshape(steps, (8, 8)))
+        if len(picture.pixels) == 3:
+            error /= CHANNELS
+        if self.linear:  # as the curve stretches it
+            return float((to_light(pixels + error) - to_light(pixels - error)).square().mean().sqrt()) / 2
+        return error
+
+    def level(self, y: Tensor, name: str, coding: float) -> float:
+        """The std of the noise of `y` `(1, C, H, W)`, as given, or estimated with a `coding` error; at least the floor."""
         sigma_y = self.config.noise
         if sigma_y == "auto":
             sigma_y = estimate_sigma(y).item()
             if math.isnan(sigma_y):
                 raise InputError(f"{name}: too small for an estimate of its noise", hint="say it, e.g. --noise 0.01")
-            self.report.note(f"{name}: noise estimated as {sigma_y:.4g} ({255 * sigma_y:.3g}/255)")
+            sigma_y = math.hypot(sigma_y, coding)
+            compressed = f", JPEG's compression {coding:.4g} of it" if coding else ""
+            self.report.note(f"{name}: noise estimated as {sigma_y:.4g} ({255 * sigma_y:.3g}/255){compressed}")
         if sigma_y < NOISE_FLOOR:
             self.report.note(f"{name}: noise {sigma_y:.3g} raised to {NOISE_FLOOR:.3g}, what rounding to 8 bits leaves")
         return max(sigma_y, NOISE_FLOOR)

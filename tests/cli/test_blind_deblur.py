@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from gpnp_cli.cli.blind_deblurring import total_noise
+from gpnp_cli.imageio import read_picture
+from gpnp_cli.jpeg import coding_error
 
 FAST = ("--denoiser", "gaussian:0.5,0.2", "--iterations", "2", "--search-iterations", "2", "--restarts", "1")
 SMALL = ("--threads", "1", "--device", "cpu", "--kernel-size", "5")
@@ -97,6 +99,18 @@ def test_a_straight_motion_is_found(gpnp, alone, model):
 def test_a_noisy_picture_takes_fewer_steps(blind, pic, noise, steps):
     assert blind("pic.png", "--noise", noise, "--search-iterations", "auto", *MEAN).code == 0
     assert manifest()["kernel_nfe"] == steps
+
+
+def test_the_last_pass_knows_of_a_jpegs_compression(blind, alone):
+    """The same pixels, with the step sizes that they were rounded by and without."""
+    Image.fromarray(rectangles(0, 64, (8, 30))).filter(ImageFilter.GaussianBlur(1.5)).save("pic.jpg", quality=85)
+    Image.open("pic.jpg").save("same.png")
+    assert blind("pic.jpg", "same.png", *MEAN, "--denoiser", "default", "--kernel-size", "9").code == 0
+    known, unknown = (manifest(f"gpnp_out/{name}.blind-deblur.gpnp.json") for name in ("pic", "same"))
+    picture = read_picture("pic.jpg")
+    error = coding_error(picture.pixels[0], np.reshape(picture.encoding["steps"], (8, 8)))
+    assert unknown["sigma_y"] == pytest.approx(unknown["kernel_misfit"])  # the noise, and the kernel's error
+    assert known["sigma_y"] == pytest.approx(np.hypot(known["kernel_misfit"], error))
 
 
 @pytest.mark.parametrize("model", ["gaussian", "disk"])

@@ -159,6 +159,34 @@ def test_noise_is_estimated(deblur, alone):
     assert f"noisy.tif: noise estimated as {sigma_y:.4g}" in err
 
 
+@pytest.mark.parametrize(("channels", "linear"), [(1, False), (3, False), (3, True)])
+def test_what_a_jpegs_compression_changed_counts_as_noise(deblur, alone, channels, linear):
+    """The finest detail, which shows the noise, is what compression removes."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    waves = 128 + 90 * np.sin(np.arange(96) / 7)[:, None, None] * np.sin(np.arange(96) / 9)[:, None]
+    pixels = np.rint(waves + rng.normal(0, 3, (96, 96, channels))).astype(np.uint8)
+    Image.fromarray(pixels.squeeze()).save("pic.jpg", quality=70)
+    flags = ("-k", "disk:1", *MEAN, *(("--linear",) if linear else ()))
+    code, _, err = deblur("pic.jpg", *flags)
+    assert code == 0, err
+    assert "noise estimated as" in err and "JPEG's compression" in err
+    found = manifest()["sigma_y"]
+
+    def data(file):
+        values = torch.from_numpy(read_picture(file).pixels)
+        return to_light(values) if linear else values
+
+    picture = read_picture("pic.jpg")
+    Image.fromarray(np.rint(255 * picture.pixels.transpose(1, 2, 0)).astype(np.uint8).squeeze()).save("same.png")
+    assert deblur("same.png", *flags).code == 0
+    alone_found = manifest("gpnp_out/same.deblur.gpnp.json")["sigma_y"]
+    Image.fromarray(pixels.squeeze()).save("before.png")
+    actual = float((data("pic.jpg") - data("before.png")).square().mean().sqrt())
+    assert 0.6 * actual < np.sqrt(found**2 - alone_found**2) < 1.6 * actual
+    assert deblur("pic.jpg", *flags, "--noise", "0.02", "-f").code == 0
+    assert manifest()["sigma_y"] == 0.02  # as it is told
+
+
 @pytest.mark.parametrize(("noise", "says"), [("0.004", "more noise"), ("0.05", None), ("0.5", "less noise")])
 def test_a_noise_level_that_does_not_fit_is_told(deblur, alone, noise, says):
     # blurring leaves hardly any of it: what is seen is noise
