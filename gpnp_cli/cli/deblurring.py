@@ -217,7 +217,7 @@ class Deblurring(Sampling):
         low, high = FITTING.get(self.config.sampler.method, FITTING["gpnp"])
         if ratio > high:
             cause = "there is more noise than that, or the kernel is another one"
-        elif ratio < low:
+        elif ratio < low and self.config.noise != "auto":  # who has not said a level need not mend it
             cause = "there is less noise than that"
         else:
             self.report.note(f"{name}: residual {ratio * sigma_y:.3g}, {ratio:.2f} times the noise level")
