@@ -170,6 +170,7 @@ def test_what_a_jpegs_compression_changed_counts_as_noise(deblur, alone, channel
     code, _, err = deblur("pic.jpg", *flags)
     assert code == 0, err
     assert "noise estimated as" in err and "JPEG's compression" in err
+    assert "less noise" not in err  # nobody said a level
     found = manifest()["sigma_y"]
 
     def data(file):
