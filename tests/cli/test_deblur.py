@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tifffile
 import torch
 from PIL import Image
 
+from gpnp_cli.cli.deblurring import Deblurring
 from gpnp_cli.imageio import read_picture
 from gpnp_cli.kernels import parse_kernel
 from gpnp_cli.tone import from_light, to_light
@@ -159,6 +161,15 @@ def test_noise_is_estimated(deblur, alone):
     assert f"noisy.tif: noise estimated as {sigma_y:.4g}" in err
 
 
+@pytest.mark.parametrize(("noise", "warnings"), [("auto", 0), (0.01, 1)])
+def test_who_said_no_level_is_not_warned_of_less_noise(noise, warnings):
+    told = []
+    report = SimpleNamespace(warn=told.append, note=lambda line: None)
+    config = SimpleNamespace(noise=noise, sampler=SimpleNamespace(method="gpnp"))
+    Deblurring.check_residual(SimpleNamespace(config=config, report=report, again="blurred"), [0.001], 0.01, "pic")
+    assert len(told) == warnings
+
+
 @pytest.mark.parametrize(("channels", "linear"), [(1, False), (3, False), (3, True)])
 def test_what_a_jpegs_compression_changed_counts_as_noise(deblur, alone, channels, linear):
     """The finest detail, which shows the noise, is what compression removes."""
@@ -170,7 +181,6 @@ def test_what_a_jpegs_compression_changed_counts_as_noise(deblur, alone, channel
     code, _, err = deblur("pic.jpg", *flags)
     assert code == 0, err
     assert "noise estimated as" in err and "JPEG's compression" in err
-    assert "less noise" not in err  # nobody said a level
     found = manifest()["sigma_y"]
 
     def data(file):
