@@ -67,7 +67,7 @@ class Picture:
     sha256: str = ""  # of the file
     cmyk: np.ndarray | None = None  # uint8 or uint16 (4, H, W): the inks, full scale = full ink
     notes: tuple[str, ...] = ()  # sentences the user should see
-    encoding: Mapping[str, Any] = field(default_factory=dict)  # what writing alike needs: subsampling, PNG chunks, ...
+    encoding: Mapping[str, Any] = field(default_factory=dict)  # what writing alike needs, and a JPEG's step sizes
 
 
 @dataclass
