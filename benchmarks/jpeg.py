@@ -11,30 +11,22 @@ of fixed levels, which only the truth knows.
 import argparse
 import io
 import math
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from levin import shake
-from machine import header
+from light import crops, estimate, noise_level, tabulate
 from PIL import Image
 from torch import Tensor
 
-from gpnp_cli.cli.deblurring import CHANNELS, NOISE_FLOOR
+from gpnp_cli.cli.deblurring import CHANNELS
 from gpnp_cli.denoisers.base import Denoiser
 from gpnp_cli.denoisers.unet import load_default
-from gpnp_cli.forward.base import ForwardModel
 from gpnp_cli.forward.blur import Blur
-from gpnp_cli.imageio import read_picture
 from gpnp_cli.jpeg import coding_error
 from gpnp_cli.metrics import psnr
-from gpnp_cli.noise import estimate_sigma
-from gpnp_cli.samplers.base import anneal
-from gpnp_cli.samplers.pnp import Pnp, Silence
-from gpnp_cli.samplers.schedules import geometric
 from gpnp_cli.training.data import luma
 
 SIDE, EXTENT, NOISE = 200, 13, 0.004
@@ -42,15 +34,8 @@ QUALITIES = (95, 85, 75)
 LEVELS = (0.003, 0.0045, 0.007, 0.01, 0.015)
 
 
-def crops(photos: Path, count: int) -> Iterator[tuple[str, Tensor]]:
-    paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    for path in paths[:: max(1, len(paths) // count)][:count]:
-        x = torch.from_numpy(read_picture(path).pixels)[None]
-        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
-        size = tuple(round(1.5 * SIDE * side / min(x.shape[2:])) for side in x.shape[2:])
-        x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
-        top, left = ((side - SIDE) // 2 for side in x.shape[2:])
-        yield path.stem, x[..., top : top + SIDE, left : left + SIDE]
+def in_colour(x: Tensor) -> Tensor:
+    return x.expand(-1, 3, -1, -1)
 
 
 def saved(y: Tensor, quality: int) -> tuple[Tensor, np.ndarray]:
@@ -75,11 +60,9 @@ def measure(denoiser: Denoiser, x: Tensor, seed: int, quality: int) -> list[floa
     truth = A.crop(x)[0].numpy()
 
     def score(sigma_y: float) -> float:
-        sigmas = geometric(0.19, max(0.004, sigma_y), 30)
-        *_, last = anneal(Pnp(denoiser, ForwardModel(A, y, sigma_y)), A.extend(y), sigmas, Silence(), False)
-        return psnr(A.crop(last.state.x)[0].clamp(0, 1).numpy(), truth)
+        return psnr(estimate(denoiser, A, y, sigma_y)[0].clamp(0, 1).numpy(), truth)
 
-    alone = max(NOISE_FLOOR, float(estimate_sigma(y)))
+    alone = noise_level(y)
     both = math.hypot(alone, coding_error(luma(y)[0, 0].numpy(), steps) / CHANNELS)
     best, level = max((score(level), level) for level in LEVELS)
     return [alone, score(alone), both, score(both), level, best]
@@ -92,19 +75,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     denoiser = load_default(3, None, "cpu", torch.bfloat16)
-    lines = [header(), "", "| crop, quality | detail alone | PSNR | with compression | PSNR | best of levels | PSNR |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    print("\n".join(lines), flush=True)
-    for quality in QUALITIES:
-        rows = []
-        for seed, (stem, x) in enumerate(crops(args.photos, args.count)):
-            rows.append(measure(denoiser, x, seed, quality))
-            lines.append(line(f"{stem}, {quality}", rows[-1]))
-            print(lines[-1], flush=True)
-        lines.append(line(f"mean, {quality}", [statistics.mean(column) for column in zip(*rows, strict=True)]))
-        print(lines[-1], flush=True)
-    if args.out:
-        args.out.write_text("\n".join(lines) + "\n")
+
+    def cases(quality: int) -> Iterator[tuple[str, list[float]]]:
+        for seed, (stem, x) in enumerate(crops(args.photos, args.count, SIDE, 1.5 * SIDE, in_colour)):
+            yield stem, measure(denoiser, x, seed, quality)
+
+    titles = "| crop, quality | detail alone | PSNR | with compression | PSNR | best of levels | PSNR |"
+    tabulate(titles, [(str(quality), cases(quality)) for quality in QUALITIES], line, args.out)
 
 
 def line(name: str, row: list[float]) -> str:

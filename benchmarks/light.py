@@ -9,7 +9,7 @@ noise level that the data show, PSNR: on pixels as they are, on light, and on li
 
 import argparse
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,19 +37,26 @@ from gpnp_cli.training.data import luma
 SIDE, EXTENT, NOISE, GAIN = 180, 17, 0.004, 2.0
 
 
-def crops(photos: Path, count: int) -> Iterator[tuple[str, Tensor]]:
+def crops(
+    photos: Path, count: int, side: int, shorter: float, convert: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """The middle `side` pixels of `count` photographs whose `shorter` side is that long, converted `(1, C, side, side)`."""
     paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     for path in paths[:: max(1, len(paths) // count)][:count]:
-        x = luma(torch.from_numpy(read_picture(path).pixels)[None])
-        size = tuple(round(SIDE * side / min(x.shape[2:])) for side in x.shape[2:])
+        x = convert(torch.from_numpy(read_picture(path).pixels)[None])
+        size = tuple(round(shorter * n / min(x.shape[2:])) for n in x.shape[2:])
         x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
-        top, left = ((side - SIDE) // 2 for side in x.shape[2:])
-        yield path.stem, x[..., top : top + SIDE, left : left + SIDE]
+        top, left = ((n - side) // 2 for n in x.shape[2:])
+        yield path.stem, x[..., top : top + side, left : left + side]
 
 
-def estimate(denoiser: Denoiser, A: Blur, y: Tensor) -> Tensor:
+def noise_level(y: Tensor) -> float:
+    """That the finest detail shows, at least the floor."""
+    return max(NOISE_FLOOR, float(estimate_sigma(y)))
+
+
+def estimate(denoiser: Denoiser, A: Blur, y: Tensor, sigma_y: float) -> Tensor:
     """Of the picture inside the frame."""
-    sigma_y = max(NOISE_FLOOR, float(estimate_sigma(y)))
     sigmas = geometric(0.19, max(0.004, sigma_y), 30)
     *_, last = anneal(Pnp(denoiser, ForwardModel(A, A.believed(y), sigma_y)), A.extend(y), sigmas, Silence(), False)
     return A.crop(last.state.x)
@@ -70,9 +77,9 @@ def measure(denoiser: Denoiser, x: Tensor, seed: int, gain: float) -> list[float
     masked = Blur(kernel, shape, known=believable(light, tuple(kernel.shape)))
     found = (
         y,
-        estimate(denoiser, A, y),
-        from_light(estimate(denoiser, A, light)),
-        from_light(estimate(denoiser, masked, light)),
+        estimate(denoiser, A, y, noise_level(y)),
+        from_light(estimate(denoiser, A, light, noise_level(light))),
+        from_light(estimate(denoiser, masked, light, noise_level(light))),
     )
     return [psnr(each[0].clamp(0, 1).numpy(), truth[0].numpy()) for each in found] + [
         100 * float((y >= 1).float().mean())
@@ -86,23 +93,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     denoiser = load_default(1, None, "cpu", torch.bfloat16)
-    lines = [
-        header(),
-        "",
-        "| crop | white, % | blurred | pixels | light | light, white not believed |",
-        "|---|---|---|---|---|---|",
-    ]
+    titles = "| crop | white, % | blurred | pixels | light | light, white not believed |"
+
+    def cases(gain: float) -> Iterator[tuple[str, list[float]]]:
+        for seed, (stem, x) in enumerate(crops(args.photos, args.count, SIDE, SIDE, luma)):
+            yield stem, measure(denoiser, x, seed, gain)
+
+    tabulate(titles, [("as exposed", cases(1.0)), ("overexposed", cases(GAIN))], line, args.out)
+
+
+def tabulate(
+    titles: str,
+    groups: Iterable[tuple[str, Iterable[tuple[str, list[float]]]]],
+    line: Callable[[str, list[float]], str],
+    out: Path | None,
+) -> None:
+    """Print each group's rows as they are measured, and their mean; in the end all of it into the file `out`."""
+    lines = [header(), "", titles, "|" + "---|" * (titles.count("|") - 1)]
     print("\n".join(lines), flush=True)
-    for gain, name in ((1.0, "as exposed"), (GAIN, "overexposed")):
+    for group, cases in groups:
         rows = []
-        for seed, (stem, x) in enumerate(crops(args.photos, args.count)):
-            rows.append(measure(denoiser, x, seed, gain))
-            lines.append(line(f"{stem}, {name}", rows[-1]))
+        for name, row in cases:
+            rows.append(row)
+            lines.append(line(f"{name}, {group}", row))
             print(lines[-1], flush=True)
-        lines.append(line(f"mean, {name}", [statistics.mean(column) for column in zip(*rows, strict=True)]))
+        lines.append(line(f"mean, {group}", [statistics.mean(column) for column in zip(*rows, strict=True)]))
         print(lines[-1], flush=True)
-    if args.out:
-        args.out.write_text("\n".join(lines) + "\n")
+    if out:
+        out.write_text("\n".join(lines) + "\n")
 
 
 def line(name: str, row: list[float]) -> str:

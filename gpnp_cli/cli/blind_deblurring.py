@@ -175,8 +175,7 @@ class BlindDeblurring(Deblurring):
             max(NOISE_FLOOR, estimate_sigma(pixels).nan_to_num(0.0).item() if config.noise == "auto" else config.noise)
             for pixels in (grey, y)
         )
-        if config.noise == "auto" and not config.simulate:
-            noise = math.hypot(noise, self.coding(picture))
+        noise = math.hypot(noise, self.coding(picture))
         denoiser = self.prior(replace(picture, pixels=picture.pixels[:1])).denoiser
         evidence = Evidence(denoiser, grey, known, floor)
         with torch.inference_mode():

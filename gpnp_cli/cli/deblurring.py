@@ -86,13 +86,13 @@ class Deblurring(Sampling):
         config, name = self.config, str(job.input.path)
         results.chosen(picture, config.output)  # what cannot be written fails now, not after the chains
         self.check_size(picture, name)
+        coding = self.coding(picture)
         if config.simulate:
             picture, A, y = self.degrade(picture, name)
-            truth, coding = picture.pixels, 0.0
+            truth = picture.pixels
         else:
             y = self.data(picture)
             A = self.observed(y, name)
-            coding = self.coding(picture)
             picture = self.framed(picture, A)
             truth = self.truth(picture, job)
         return self.restored(picture, job, A, y, truth, self.level(y, name, coding))
@@ -176,9 +176,9 @@ class Deblurring(Sampling):
         return picture, A, self.noisy(A.forward(intact), self.config.noise, picture)
 
     def coding(self, picture: Picture) -> float:
-        """The error that a JPEG's compression left in the data, as the std of noise; 0 for other files."""
+        """What a JPEG's compression adds to an estimate of the data's noise, as a std; 0 for other files and data."""
         steps = picture.encoding.get("steps", ())
-        if len(steps) != 64:
+        if len(steps) != 64 or self.config.noise != "auto" or self.config.simulate:
             return 0.0
         pixels = torch.from_numpy(picture.pixels)[None]
         error = coding_error(luma(pixels)[0, 0].numpy(), np.reshape(steps, (8, 8)))

@@ -46,7 +46,8 @@ def fine_detail(y: Tensor) -> float:
 def unsaturated(y: Tensor, reach: int, margin: int = 0) -> Tensor:
     """Which pixels of `y` `(1, C, H, W)` hold what the lens gave: `(H, W)`, false where any channel is clipped.
 
-    Those within `margin` pixels of a clipped one are left out, too: they show a share of a light of unknown strength. Deep inside a clipped area, further than `reach` pixels from anything else, blurring changes nothing: such pixels
+    Those within `margin` pixels of a clipped one are left out, too: they show a share of a light of unknown strength.
+    Deep inside a clipped area, further than `reach` pixels from anything else, blurring changes nothing: such pixels
     may stay.
     """
     clipped = (y >= SATURATED).any(1, keepdim=True).float()
