@@ -1,6 +1,7 @@
 """What `gpnp blind-deblur` finds in pictures that its settings may be chosen by: photographs for training, never for tests.
 
     python benchmarks/kernel_search.py PHOTOS --out runs/kernel_search.md             # near-real: shakes that vary, coloured noise
+    python benchmarks/kernel_search.py PHOTOS --soft --out runs/kernel_search.md      # and as soft as a camera's pixels are
     python benchmarks/kernel_search.py PHOTOS --noisy --out runs/kernel_search.md     # 1 % white noise, shakes of up to 51 pixels
 
 Crops of grey photographs, blurred without borders. For every search its kernel's excess error, from the edges and after
@@ -23,7 +24,14 @@ from levin import EXTENTS, shake
 from machine import header
 from torch import Tensor
 
-from gpnp_cli.cli.blind_deblurring import NOISY_ITERATIONS, NOISY_SEARCHES, REGULARISERS, SEARCHES, Evidence
+from gpnp_cli.cli.blind_deblurring import (
+    NOISY_ITERATIONS,
+    NOISY_SEARCHES,
+    REFINED_ENERGY,
+    REGULARISERS,
+    SEARCHES,
+    Evidence,
+)
 from gpnp_cli.denoisers.unet import load_default
 from gpnp_cli.forward.blur import Blur
 from gpnp_cli.forward.kernel_fit import FreeForm, SmallEnergy
@@ -49,7 +57,8 @@ class Crop(NamedTuple):
     noise: float
 
 
-def crops(photos: Path, count: int, noisy: bool, seed: int) -> Iterator[Crop]:
+def crops(photos: Path, count: int, noisy: bool, soft: bool, seed: int) -> Iterator[Crop]:
+    """Photographs made smaller, hence sharp, are what is blurred; with `soft` they are as large as they were, and softened."""
     rng = np.random.Generator(np.random.PCG64(seed))
     paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in SUFFIXES)
     made, side = 0, NOISY_SIDE if noisy else SIDE
@@ -61,7 +70,10 @@ def crops(photos: Path, count: int, noisy: bool, seed: int) -> Iterator[Crop]:
         if not noisy:
             kernel = warped(np.pad(kernel, 4), blur=rng.uniform(0.5, 0.9))
         x = luma(torch.from_numpy(read_picture(paths[i]).pixels)[None])
-        x = F.interpolate(x, scale_factor=rng.uniform(0.65, 0.9), mode="bilinear", antialias=True)
+        if soft:
+            x = blurred(x, warped(np.pad([[1.0]], 3), blur=rng.uniform(0.6, 1.0)))
+        else:
+            x = F.interpolate(x, scale_factor=rng.uniform(0.65, 0.9), mode="bilinear", antialias=True)
         need = side + kernel.shape[0] - 1
         if min(x.shape[2:]) < need:
             continue
@@ -139,12 +151,13 @@ def measure(crop: Crop, searches: Searches, window: int, iterations: int) -> lis
     known, size = torch.ones(crop.y.shape[2:], dtype=torch.bool), (window, window)
     evidence = Evidence(load_default(1, None, "cpu", torch.bfloat16), crop.y, known, crop.noise)
     usual = [REGULARISERS["sparse"], REGULARISERS["connected"]]
+    second = FreeForm([SmallEnergy(REFINED_ENERGY), *usual])
     wiener, rows = Wiener(crop.kernel), []
     for number, (weight, decay, energy) in enumerate(searches):
         first, schedule = FreeForm([SmallEnergy(energy), *usual]), Schedule(iterations, weight=weight, decay=decay)
         *_, edges = edges_first(crop.y, known, size, lambda scale, fit=first: fit, schedule)
         rng = ChainRng(number, 1)
-        *_, last = refine(evidence.denoiser, crop.y, known, edges, FreeForm(usual), schedule, crop.noise, rng)
+        *_, last = refine(evidence.denoiser, crop.y, known, edges, second, schedule, crop.noise, rng)
         rows += [(evidence.misfit(step.state.h), wiener.excess(step.state.h)) for step in (edges, last)]
     return rows
 
@@ -153,7 +166,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a folder of photographs that are not for tests")
     parser.add_argument("--crops", type=int, default=14)
-    parser.add_argument("--noisy", action="store_true")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--noisy", action="store_true")
+    kind.add_argument("--soft", action="store_true")
     parser.add_argument("--iterations", type=int, help="of GPnP-EM, instead of those that gpnp takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -164,7 +179,7 @@ def main() -> None:
     lines = [header(), "", f"| crop | {' | '.join(titles)} | chosen | best |", "|---|" + "---|" * (len(titles) + 2)]
     print("\n".join(lines), flush=True)
     chosen, best = [], []
-    for number, crop in enumerate(crops(args.photos, args.crops, args.noisy, args.seed)):
+    for number, crop in enumerate(crops(args.photos, args.crops, args.noisy, args.soft, args.seed)):
         rows = measure(crop, searches, 63 if args.noisy else 31, iterations)
         excess = [value for _, value in rows]
         chosen.append(min(rows)[1])

@@ -405,7 +405,7 @@ class Search(Section):
     """How the blur kernel is looked for."""
 
     iterations: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
-        "auto", description="Steps of GPnP-EM after each search by edges; auto takes 48, 12 with much noise"
+        "auto", description="Steps of GPnP-EM after each search by edges; auto takes 24, 12 with much noise"
     )
     chains: int = Field(1, ge=1, le=64, description="Chains that share a kernel")
     restarts: int = Field(

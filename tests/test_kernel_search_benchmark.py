@@ -48,13 +48,13 @@ def test_a_wiener_filters_error_is_the_closed_form(search):
     assert wiener.least == pytest.approx((wiener.power * noise / (wiener.power + noise)).mean())
 
 
-@pytest.mark.parametrize("noisy", [False, True])
-def test_crops_are_as_large_and_as_noisy_as_they_are_said_to_be(search, tmp_path, noisy):
+@pytest.mark.parametrize(("noisy", "soft"), [(False, False), (False, True), (True, False)])
+def test_crops_are_as_large_and_as_noisy_as_they_are_said_to_be(search, tmp_path, noisy, soft):
     """Stripes along the columns stay stripes when blurred: what changes along a column is noise."""
     pixels = np.full((900, 900), 128, np.uint8)
-    pixels[:, ::30] = 250
+    pixels[:, ::20] = 250
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    (crop,) = search.crops(tmp_path, 1, noisy, 0)
+    (crop,) = search.crops(tmp_path, 1, noisy, soft, 0)
     side = search.NOISY_SIDE if noisy else search.SIDE
     assert crop.y.shape == (1, 1, side, side) and crop.kernel.sum() == pytest.approx(1)
     white = float(crop.y[0, 0].diff(dim=0).std()) / 2**0.5

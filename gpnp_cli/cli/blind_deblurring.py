@@ -43,11 +43,15 @@ from .options import Call
 from .results import Samples
 from .searching import ANIMATED, SETTLED, SHARES, Found, Kept, Trail, follow
 
-AUTO_SHARE, AUTO_LARGEST = 8, 65  # --kernel-size auto: an eighth of the shorter side, so many pixels at most
+# --kernel-size auto: an eighth of the shorter side, 65 pixels at most; also narrower windows, down to this. A window that
+# is far too wide leads the search astray where a picture repeats itself.
+AUTO_SHARE, AUTO_LARGEST, AUTO_SMALLEST = 8, 65, 31
+SAME = 0.15  # the relative difference of two starts that are not both worth GPnP-EM
 RESTLESS = 0.15  # a larger change is worth a warning
 # A sharp picture's softest edges pass for a blur of a pixel or two: what finds such a kernel and has fine detail is sharp.
 NARROW, DETAILED = 0.15, 0.05
 SHARP = 0.8  # a kernel with such a share in one pixel hardly blurs
+REFINED_ENERGY = 0.003  # SmallEnergy's weight in GPnP-EM: without it kernels scatter little by little
 REGULARISERS = {"l2": SmallEnergy(0.01), "sparse": Sparsity(1e-4), "connected": Connectedness()}
 # The searches by edges: the price of an edge, how it falls from round to round, and how much the kernel is spread out.
 # Fine texture takes it to a point else; but where noise is above NOISY, spreading scatters it over its window.
@@ -83,6 +87,15 @@ class Evidence(NamedTuple):
     def misfit(self, h: Tensor) -> float:
         """The criterion, lower for better kernels."""
         return misfit(self.denoiser, self.y, self.known, trimmed(h))
+
+
+class Search(NamedTuple):
+    """A search by edges: the kernel's window, the price of an edge, its fall, and how much the kernel is spread out."""
+
+    window: tuple[int, int]
+    weight: float
+    decay: float
+    energy: float
 
 
 class BlindDeblurring(Deblurring):
@@ -123,7 +136,7 @@ class BlindDeblurring(Deblurring):
             )
         kept = self.so_far(picture, job)
         best, sigma_y = self.look(picture, y, grey, size, kept)
-        facts = self.tell(name, kept.found, best, sigma_y)
+        facts = self.tell(name, kept, best, sigma_y)
         kernel = trimmed(best.kernel)
         self.kernel = BlurKernel(kernel.double().cpu().numpy())
         self.more = self.tiles(kept.found, best)
@@ -194,30 +207,45 @@ class BlindDeblurring(Deblurring):
     def search(self, evidence: Evidence, size: tuple[int, int], kept: Kept, sha256: str) -> Found:
         """All searches that `kept` does not hold yet, each by edges first, then by chains; the best of them."""
         config, (denoiser, y, known, floor) = self.config.search, evidence
-        noisy = floor > NOISY
         iterations = config.iterations
         if iterations == "auto":
-            iterations = NOISY_ITERATIONS if noisy else Schedule.iterations
-        schedule, searches = Schedule(iterations), PARAMETRIC_SEARCHES
-        if self.config.kernel_model == "free":
-            searches = NOISY_SEARCHES if noisy else SEARCHES
-        searches, total = searches[: config.restarts], schedule.total(size)
+            iterations = NOISY_ITERATIONS if floor > NOISY else Schedule.iterations
         shares = SHARES if self.config.output.animation == "none" else ANIMATED
-        followed = partial(follow, total=total, cost=evidence.misfit, shares=shares)
+        followed = partial(follow, window=size, cost=evidence.misfit, shares=shares)
+
+        def edges(search: Search, label: str) -> tuple[Found, Trail]:
+            schedule = Schedule(iterations, weight=search.weight, decay=search.decay)
+            total, fit, trail = schedule.total(search.window), self.fits(max(search.window), search.energy), Trail()
+            steps = edges_first(y, known, search.window, fit, schedule)
+            tracked = self.report.track(steps, total - iterations, label)
+            return followed(tracked, fit, trail, total=total), trail
+
+        searches = self.searches(size, floor)
+        if len(searches) > config.restarts:
+            for number in range(len(kept.starts) + 1, len(searches) + 1):
+                kept.started(edges(searches[number - 1], f"starts {number}/{len(searches)}  ")[0])
+            searches = [searches[k] for k in distinct(kept.starts, config.restarts)]
         for number in range(len(kept.found) + 1, len(searches) + 1):
-            (weight, decay, energy), label = searches[number - 1], f"{number}/{len(searches)}  "
+            search, label = searches[number - 1], f"{number}/{len(searches)}  "
             if kept.begun is None:
-                fit, trail = self.fits(max(size), energy), Trail()
-                steps = edges_first(y, known, size, fit, replace(schedule, weight=weight, decay=decay))
-                tracked = self.report.track(steps, total - schedule.iterations, f"edges {label}")
-                kept.begin(followed(tracked, fit, trail), trail)
-            fit = self.fits(max(size))
+                kept.begin(*edges(search, f"edges {label}"))
+            fit, schedule = self.fits(max(search.window), REFINED_ENERGY), Schedule(iterations)
             rng = ChainRng(build.picture_seed(self.seed, sha256, (2, number)), config.chains, self.device)
             begun = kept.going_on(rng, fit)
             steps = kept.watched(refine(denoiser, y, known, begun, fit(1.0), schedule, floor, rng), rng, fit)
-            tracked = self.report.track(steps, schedule.iterations, f"kernel {label}")
-            kept.finish(followed(tracked, fit, kept.trail))
+            tracked = self.report.track(steps, iterations, f"kernel {label}")
+            kept.finish(followed(tracked, fit, kept.trail, total=schedule.total(search.window)))
         return kept.best()
+
+    def searches(self, size: tuple[int, int], floor: float) -> list[Search]:
+        """What is to be tried: each window with each of the first `restarts` weights."""
+        weights, windows = PARAMETRIC_SEARCHES, [size]
+        if self.config.kernel_model == "free":
+            weights = NOISY_SEARCHES if floor > NOISY else SEARCHES
+            if self.config.kernel_size == "auto":
+                windows = narrower(size)
+        weights = weights[: self.config.search.restarts]
+        return [Search(window, *each) for window in windows for each in weights]
 
     def fits(self, size: int, energy: float = 0.0) -> Fits:
         """The M-step for each scale; `energy` is the weight of the kernel's own."""
@@ -234,9 +262,9 @@ class BlindDeblurring(Deblurring):
 
         return at
 
-    def tell(self, name: str, found: list[Found], best: Found, sigma_y: float) -> dict[str, Any]:
+    def tell(self, name: str, kept: Kept, best: Found, sigma_y: float) -> dict[str, Any]:
         """What was found, on stderr and for the manifest."""
-        kernel = best.kernel
+        kernel, found = best.kernel, kept.found
         number = min(range(len(found)), key=lambda k: found[k].misfit)
         height, width = trimmed(kernel).shape
         searches = f", search {number + 1} of {len(found)}" if len(found) > 1 else ""
@@ -259,6 +287,9 @@ class BlindDeblurring(Deblurring):
             self.report.note(
                 f"{name}: {100 * float(kernel.max()):.0f} % of the kernel are in one pixel: hardly blurred"
             )
+        starts = {}
+        if kept.starts:
+            starts = {f"start_{key}": [getattr(each, key) for each in kept.starts] for key in ("misfit", "window")}
         return {
             "kernel_size": [width, height],
             "kernel_change": best.change,
@@ -266,6 +297,8 @@ class BlindDeblurring(Deblurring):
             "kernel_misfit": best.misfit,
             "search": number,
             "search_misfit": [each.misfit for each in found],
+            "search_window": [each.window for each in found],
+            **starts,
             **({"kernel_parameters": phi} if phi else {}),
         }
 
@@ -317,6 +350,24 @@ def total_noise(noise: float, floor: float, misfit: float) -> float:
     which is less noisy than a colour picture's channels are.
     """
     return math.hypot(noise, math.sqrt(max(0.0, misfit**2 - floor**2)))
+
+
+def narrower(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """A square window and those that are narrower by sqrt(2) again and again, `AUTO_SMALLEST` at least."""
+    sides = [size[0]]
+    while (side := 2 * round((sides[-1] / math.sqrt(2) - 1) / 2) + 1) >= AUTO_SMALLEST:
+        sides.append(side)
+    return [(side, side) for side in sides]
+
+
+def distinct(starts: list[Found], count: int) -> list[int]:
+    """The numbers of the best `count` of the kernels, best first; of two that are about the same only the better one."""
+    chosen: list[int] = []
+    for k in sorted(range(len(starts)), key=lambda k: starts[k].misfit):
+        h = starts[k].kernel
+        if all(float((moved_onto(starts[j].kernel, h) - h).norm() / h.norm()) > SAME for j in chosen):
+            chosen.append(k)
+    return chosen[:count]
 
 
 def spread(found: list[Found], best: Found) -> np.ndarray:

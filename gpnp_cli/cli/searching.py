@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import EnvironmentProblem, InputError
@@ -27,13 +28,15 @@ class Found:
     """What one search found: the kernel `(k, k)`, and how it went.
 
     `misfit` is the criterion, lower for better kernels (`samplers.em.misfit`); `change` is the kernel's relative change
-    over the last iterations, `nfe` the denoiser calls per chain, `phi` the parameters of a kernel that has some.
+    over the last iterations, `nfe` the denoiser calls per chain, `window` the side of the square that it was looked for in,
+    `phi` the parameters of a kernel that has some.
     """
 
     kernel: Tensor
     misfit: float
     change: float
     nfe: int
+    window: int
     phi: tuple[float, ...] | None
 
 
@@ -52,12 +55,13 @@ def follow(
     trail: Trail,
     *,
     total: int,
+    window: tuple[int, int],
     cost: Callable[[Tensor], float],
     shares: Sequence[float],
 ) -> Found:
     """Run a search to its end, `trail` growing with every step, by a frame at these `shares` of the `total`.
 
-    `cost` is the criterion.
+    `cost` is the criterion; the kernel is found in a window of its own and kept in the middle of `window`.
     """
     wanted = {max(1, round(share * total)) for share in shares}
     for step in steps:
@@ -69,7 +73,13 @@ def follow(
     h = step.state.h
     old = old if old.shape == h.shape else torch.zeros_like(h)
     change = float((h - old).norm() / h.norm())
-    return Found(h.clone(), cost(h), change, step.nfe, parameters(fit))
+    return Found(padded(h, window), cost(h), change, step.nfe, max(h.shape), parameters(fit))
+
+
+def padded(h: Tensor, window: tuple[int, int]) -> Tensor:
+    """A copy of the kernel in the middle of a window no smaller than its own, both odd."""
+    rows, columns = ((n - k) // 2 for n, k in zip(window, h.shape, strict=True))
+    return F.pad(h, (columns, columns, rows, rows)).clone()
 
 
 def snapshot(step: EmStep, total: int) -> Snapshot:
@@ -83,13 +93,15 @@ def parameters(fit: Fits) -> tuple[float, ...] | None:
 class Kept:
     """What is finished of the search for one picture's kernel, in memory and in the file `path`.
 
-    `found` are the finished searches, `frames` those of the best of them. `begun` is what the edges of the search under
+    `starts` are the kernels that the edges found where searches had to be chosen by them; `found` are the finished
+    searches, `frames` those of the best of them. `begun` is what the edges of the search under
     way have found, if they are done, and `trail` that search; `rng` and `phi` are the state of its GPnP-EM's generators and
     M-step. `identity` says of which input, settings and weights all this is.
     """
 
     def __init__(self, path: Path, identity: str, report: Report) -> None:
         self.path, self.identity, self.report = path, identity, report
+        self.starts: list[Found] = []
         self.found: list[Found] = []
         self.frames: list[Snapshot] = []
         self.clear()
@@ -105,6 +117,11 @@ class Kept:
     def best(self) -> Found:
         """The best of the finished searches."""
         return min(self.found, key=lambda each: each.misfit)
+
+    def started(self, start: Found) -> None:
+        """The edges have found one more kernel to choose from."""
+        self.starts.append(start)
+        self.save()
 
     def begin(self, begun: Found, trail: Trail) -> None:
         """The edges of one more search have found a kernel."""
@@ -142,11 +159,13 @@ class Kept:
         """Write the file. A search that cannot be kept goes on nevertheless."""
         if not self.writable:
             return
-        tensors = {f"search-{k}": each.kernel for k, each in enumerate(self.found)}
+        tensors = {f"start-{k}": each.kernel for k, each in enumerate(self.starts)}
+        tensors |= {f"search-{k}": each.kernel for k, each in enumerate(self.found)}
         tensors |= packed("best", self.frames)
         rest = {
             "format": KIND,
             "identity": self.identity,
+            "starts": [numbers(each) for each in self.starts],
             "found": [numbers(each) for each in self.found],
             "shares": [frame.share for frame in self.frames],
         }
@@ -187,12 +206,18 @@ class Kept:
             self.report.warn(f"{self.path}: damaged, starting anew")
             return
         step = f" and step {self.trail.step.nfe} of GPnP-EM" if self.begun is not None else ""
-        self.report.note(f"{self.path}: going on after search {len(self.found)}{step}")
+        after = (
+            f"search {len(self.found)}" if self.found or self.begun or not self.starts else f"start {len(self.starts)}"
+        )
+        self.report.note(f"{self.path}: going on after {after}{step}")
 
     def _unpack(self, tensors: dict[str, Tensor], rest: dict, device: torch.device) -> None:
         # copies: what lies in the file's own memory is not aligned, and sums may depend on that in the last bit
         there = {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
-        found = [unpacked_found(there[f"search-{k}"], told) for k, told in enumerate(rest["found"])]
+        starts, found = (
+            [unpacked_found(there[f"{name}-{k}"], told) for k, told in enumerate(rest[names])]
+            for name, names in (("start", "starts"), ("search", "found"))
+        )
         frames, under_way = unpacked("best", tensors, rest["shares"]), rest.get("under_way")
         if under_way is not None:
             begun = unpacked_found(there["begun"], under_way["begun"])
@@ -202,10 +227,10 @@ class Kept:
             trail.frames = unpacked("trail", tensors, under_way["shares"])
             rng, phi = [tensors[f"rng-{k}"].clone() for k in range(under_way["rng"])], as_tuple(under_way["phi"])
             self.begun, self.trail, self.rng, self.phi = begun, trail, rng, phi
-        self.found, self.frames = found, frames
+        self.starts, self.found, self.frames = starts, found, frames
 
 
-NUMBERS = ("misfit", "change", "nfe", "phi")  # of a `Found`, in the file
+NUMBERS = ("misfit", "change", "nfe", "window", "phi")  # of a `Found`, in the file
 
 
 def numbers(found: Found) -> dict[str, object]:

@@ -6,11 +6,14 @@ best by what the states show, and the noise level from what remains (M-step).
 
 Where to begin decides where this ends: at a given kernel the states fit the data, whatever the kernel, so that it moves
 little by little only. A first kernel comes from strong edges (`forward.edges`), from coarse to fine, since large kernels
-have few pixels on a small picture.
+have few pixels on a small picture. The first states come from the denoiser (`Pnp`), not from those edges: a cartoon fits the
+data badly, and with the high noise level that it leaves the M-step takes kernels away from where they were, even from the
+true one. For if x = W y is the E-step's answer, the M-step's is h = 1 / W, and W falls short of 1 / h where the data are
+taken for noise.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +33,7 @@ from .rng import ChainRng
 from .schedules import geometric
 
 MISFIT_SIGMAS, MISFIT_NOISE = geometric(0.1, 0.03, 6), 0.02  # of the estimates that kernels are compared by
+FIRST_SIGMAS, FIRST_NOISE = geometric(0.1, 0.005, 8), 0.005  # of the estimate that the chains begin with
 
 
 class EmState(NamedTuple):
@@ -86,7 +90,7 @@ class Schedule:
     `iterations` that follow, sigma falls from `sigma_max` to `sigma_min`; the data's noise is `sigma_y` at first.
     """
 
-    iterations: int = 48
+    iterations: int = 24
     sigma_max: float = 0.03
     sigma_min: float = 0.01
     sigma_y: float = 0.02
@@ -155,11 +159,12 @@ def refine(
 
     `begun` may also be a step of its own: it then goes on there, if `rng` is in the state that it had.
     """
-    (x, h, sigma_y), n = begun.state, len(rng.generators)
+    (_, h, sigma_y), n = begun.state, len(rng.generators)
     kernel = GpnpEm(denoiser, y, known, fit, h, max(sigma_y, floor), floor)
     sigmas, state = geometric(schedule.sigma_max, schedule.sigma_min, schedule.iterations), begun.state
     if begun.nfe == 0:
-        x = x.clamp(0, 1).expand(n, -1, -1, -1)
+        model = ForwardModel(Blur(h, y.shape[1:]), y, max(floor, FIRST_NOISE))
+        x = estimate(denoiser, model, FIRST_SIGMAS).expand(n, -1, -1, -1)
         state = kernel.init(x + sigmas[0] * rng.randn_like(x))
     for step in iterate(kernel, state, sigmas[begun.nfe :], rng):
         picture = kernel.model(step.state).A.crop(step.state.x)
@@ -176,10 +181,16 @@ def misfit(denoiser: Denoiser, y: Tensor, known: Tensor, h: Tensor) -> float:
     the last word. A wrong kernel needs ripples to explain y, no blur needs soft edges, and the denoiser grants neither.
     It stands for -log p(y | h), which nobody can compute, when kernels are compared; the truth is not needed.
     """
-    A = Blur(h, y.shape[1:])
-    *_, last = anneal(Pnp(denoiser, ForwardModel(A, y, MISFIT_NOISE)), A.extend(y), MISFIT_SIGMAS, Silence(), False)
-    error = differences(y - A.forward(last.state.x))[:, seen_differences(known)]
+    model = ForwardModel(Blur(h, y.shape[1:]), y, MISFIT_NOISE)
+    x = estimate(denoiser, model, MISFIT_SIGMAS)
+    error = differences(y - model.A.forward(x))[:, seen_differences(known)]
     return float(error.square().mean().sqrt()) / math.sqrt(2)
+
+
+def estimate(denoiser: Denoiser, model: ForwardModel, sigmas: Sequence[float]) -> Tensor:
+    """One sharp picture `(1, 1, *size)` by half-quadratic splitting along `sigmas`."""
+    *_, last = anneal(Pnp(denoiser, model), model.A.extend(model.y), sigmas, Silence(), False)
+    return last.state.x
 
 
 def shrunk(y: Tensor, scale: float) -> Tensor:

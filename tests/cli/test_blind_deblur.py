@@ -2,13 +2,17 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
-from gpnp_cli.cli.blind_deblurring import total_noise
+from gpnp_cli.cli import blind_deblurring
+from gpnp_cli.cli.blind_deblurring import distinct, narrower, total_noise
+from gpnp_cli.cli.searching import Found
 from gpnp_cli.imageio import read_picture
 from gpnp_cli.jpeg import coding_error
 
@@ -95,10 +99,47 @@ def test_a_straight_motion_is_found(gpnp, alone, model):
         assert "motion of length" in err
 
 
-@pytest.mark.parametrize(("noise", "steps"), [("0.003", 48), ("0.01", 12)])
+@pytest.mark.parametrize(("noise", "steps"), [("0.003", 24), ("0.01", 12)])
 def test_a_noisy_picture_takes_fewer_steps(blind, pic, noise, steps):
     assert blind("pic.png", "--noise", noise, "--search-iterations", "auto", *MEAN).code == 0
     assert manifest()["kernel_nfe"] == steps
+
+
+def test_auto_tries_narrower_windows_too():
+    assert narrower((65, 65)) == [(65, 65), (45, 45), (31, 31)]
+    assert narrower((31, 31)) == [(31, 31)]
+    assert narrower((5, 5)) == [(5, 5)]
+
+
+def test_starts_that_are_alike_count_once():
+    def start(misfit, row, column):
+        kernel = torch.zeros(7, 7)
+        kernel[3, 1:4] = 1 / 3
+        kernel[row, column] += 0.5
+        return Found(kernel, misfit, 0.0, 0, 7, None)
+
+    starts = [start(0.04, 4, 3), start(0.02, 3, 5), start(0.01, 4, 3), start(0.03, 2, 2)]
+    starts[0] = replace(starts[0], kernel=starts[0].kernel.roll((1, 1), (0, 1)))  # moved, but the same as the third
+    assert distinct(starts, 6) == [2, 1, 3]
+    assert distinct(starts, 2) == [2, 1]
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Small pictures have three windows, too, of 9, 7 and 5 pixels."""
+    monkeypatch.setattr(blind_deblurring, "AUTO_SMALLEST", 5)
+    monkeypatch.setattr(blind_deblurring, "AUTO_SHARE", 7)
+
+
+def test_the_best_starts_of_all_windows_are_refined(blind, alone, windows):
+    Image.fromarray(rectangles(0, 64, (8, 30))).filter(ImageFilter.GaussianBlur(1.5)).save("pic.png")
+    code, _, err = blind("pic.png", "--kernel-size", "auto", "--restarts", "2", *MEAN)
+    assert code == 0, err
+    told = manifest()
+    assert told["start_window"] == [9, 9, 7, 7, 5, 5]
+    assert told["search_window"][0] == min(zip(told["start_misfit"], told["start_window"], strict=True))[1]
+    assert 1 <= len(told["search_misfit"]) <= 2
+    assert told["kernel_misfit"] <= min(told["start_misfit"])  # GPnP-EM of the best start, or that itself
 
 
 def test_the_last_pass_knows_of_a_jpegs_compression(blind, alone):

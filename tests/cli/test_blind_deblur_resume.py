@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpnp_cli.cli import searching
+from gpnp_cli.cli import blind_deblurring, searching
 from gpnp_cli.cli.report import Report
 from gpnp_cli.training.checkpoint import read_safetensors
 
@@ -89,6 +89,22 @@ def test_an_interrupted_run_goes_on_to_the_same_result(blind, steps, model, at, 
     assert "already done" in blind("--kernel-model", model).err  # --resume makes no other result
 
 
+@pytest.mark.parametrize("at", [3 * EDGES + 1, 6 * EDGES + EDGES + 5])
+def test_so_does_one_that_was_choosing_among_windows(blind, steps, monkeypatch, draw, at):
+    """Three windows of two searches each, from which two are chosen."""
+    monkeypatch.setattr(blind_deblurring, "AUTO_SMALLEST", 3)
+    draw("pic.png", height=56, width=60)
+    auto = ("--kernel-size", "auto")
+    assert blind(*auto, "-o", "whole").code == 0
+    steps.stop_at(at)
+    assert blind(*auto).code == 130
+    steps.stop_at(None)
+    code, _, err = blind(*auto, "--resume")
+    assert code == 0, err
+    assert f"going on after {'start 3' if at < 6 * EDGES else 'search 0 and step 4 of GPnP-EM'}" in err
+    assert results("gpnp_out") == results("whole")
+
+
 def test_a_run_may_be_interrupted_again_and_again(blind, steps):
     assert blind("-o", "whole").code == 0
     # before EM, in EM, in the second edges (where nothing new is kept), in the second EM, there again
@@ -102,7 +118,7 @@ def test_a_run_may_be_interrupted_again_and_again(blind, steps):
 
 KILLED = """
 import os, signal
-from gpnp_cli.cli import searching
+from gpnp_cli.cli import blind_deblurring, searching
 from gpnp_cli.cli.app import app
 write, searching.PAUSE = searching.write_safetensors, 0.0
 

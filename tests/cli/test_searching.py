@@ -13,7 +13,7 @@ from gpnp_cli.samplers.em import EmState, EmStep
 
 
 def found(misfit: float) -> Found:
-    return Found(torch.full((3, 3), misfit), misfit, 0.0, 0, None)
+    return Found(torch.full((3, 3), misfit), misfit, 0.0, 0, 3, None)
 
 
 def trail(share: float) -> Trail:
