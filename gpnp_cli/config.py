@@ -409,7 +409,7 @@ class Search(Section):
     )
     chains: int = Field(1, ge=1, le=64, description="Chains that share a kernel")
     restarts: int = Field(
-        6, ge=1, le=6, description="Searches with other weights for edges, of which the best by a criterion is taken"
+        6, ge=1, le=6, description="Weights for edges in each window, and searches that GPnP-EM goes on from"
     )
     crop: int = Field(
         384,
@@ -457,7 +457,7 @@ class BlindDeblurConfig(Restoration):
     kernel_size: Literal["auto"] | Annotated[int, Field(ge=3, le=501)] = Field(
         "auto",
         examples=["auto", "31"],
-        description="Side in pixels of the kernel's window, odd; auto follows the picture's size",
+        description="Side in pixels of the kernel's window, odd; auto tries some that suit the picture's size",
     )
     kernel_model: Literal["free", "motion", "gaussian", "disk"] = Field(
         "free", description="Any kernel, or a straight motion, a Gaussian, a disk"

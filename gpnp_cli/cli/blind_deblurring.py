@@ -43,8 +43,8 @@ from .options import Call
 from .results import Samples
 from .searching import ANIMATED, SETTLED, SHARES, Found, Kept, Trail, follow
 
-# --kernel-size auto: an eighth of the shorter side, 65 pixels at most; also narrower windows, down to this. A window that
-# is far too wide leads the search astray where a picture repeats itself.
+# --kernel-size auto: an eighth of the shorter side, 65 pixels at most; also narrower windows, down to 31. A window that is
+# far too wide leads the search astray where a picture repeats itself.
 AUTO_SHARE, AUTO_LARGEST, AUTO_SMALLEST = 8, 65, 31
 SAME = 0.15  # the relative difference of two starts that are not both worth GPnP-EM
 RESTLESS = 0.15  # a larger change is worth a warning
@@ -242,7 +242,7 @@ class BlindDeblurring(Deblurring):
         weights, windows = PARAMETRIC_SEARCHES, [size]
         if self.config.kernel_model == "free":
             weights = NOISY_SEARCHES if floor > NOISY else SEARCHES
-            if self.config.kernel_size == "auto":
+            if self.config.kernel_size == "auto" and floor <= NOISY:  # with noise, narrower ones are no better
                 windows = narrower(size)
         weights = weights[: self.config.search.restarts]
         return [Search(window, *each) for window in windows for each in weights]

@@ -89,10 +89,10 @@ def test_an_interrupted_run_goes_on_to_the_same_result(blind, steps, model, at, 
     assert "already done" in blind("--kernel-model", model).err  # --resume makes no other result
 
 
-@pytest.mark.parametrize("at", [3 * EDGES + 1, 6 * EDGES + EDGES + 5])
+@pytest.mark.parametrize("at", [3 * EDGES + 1, 4 * EDGES + EDGES + 5])
 def test_so_does_one_that_was_choosing_among_windows(blind, steps, monkeypatch, draw, at):
-    """Three windows of two searches each, from which two are chosen."""
-    monkeypatch.setattr(blind_deblurring, "AUTO_SMALLEST", 3)
+    """Two windows with two weights each; two of the four starts are refined."""
+    monkeypatch.setattr(blind_deblurring, "AUTO_SMALLEST", 5)
     draw("pic.png", height=56, width=60)
     auto = ("--kernel-size", "auto")
     assert blind(*auto, "-o", "whole").code == 0
@@ -101,7 +101,7 @@ def test_so_does_one_that_was_choosing_among_windows(blind, steps, monkeypatch, 
     steps.stop_at(None)
     code, _, err = blind(*auto, "--resume")
     assert code == 0, err
-    assert f"going on after {'start 3' if at < 6 * EDGES else 'search 0 and step 4 of GPnP-EM'}" in err
+    assert f"going on after {'start 3' if at < 4 * EDGES else 'search 0 and step 4 of GPnP-EM'}" in err
     assert results("gpnp_out") == results("whole")
 
 
