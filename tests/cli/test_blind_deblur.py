@@ -126,13 +126,17 @@ def test_starts_that_are_alike_count_once():
 
 @pytest.fixture
 def windows(monkeypatch):
-    """Small pictures have three windows, too, of 9, 7 and 5 pixels."""
+    """Small pictures have several windows, too: of 9, 7 and 5 pixels for 64 of the picture."""
     monkeypatch.setattr(blind_deblurring, "AUTO_SMALLEST", 5)
     monkeypatch.setattr(blind_deblurring, "AUTO_SHARE", 7)
 
 
-def test_the_best_starts_of_all_windows_are_refined(blind, alone, windows):
+@pytest.fixture
+def soft(alone):
     Image.fromarray(rectangles(0, 64, (8, 30))).filter(ImageFilter.GaussianBlur(1.5)).save("pic.png")
+
+
+def test_the_best_starts_of_all_windows_are_refined(blind, soft, windows):
     code, _, err = blind("pic.png", "--kernel-size", "auto", "--restarts", "2", *MEAN)
     assert code == 0, err
     told = manifest()
@@ -140,6 +144,11 @@ def test_the_best_starts_of_all_windows_are_refined(blind, alone, windows):
     assert told["search_window"][0] == min(zip(told["start_misfit"], told["start_window"], strict=True))[1]
     assert 1 <= len(told["search_misfit"]) <= 2
     assert told["kernel_misfit"] <= min(told["start_misfit"])  # GPnP-EM of the best start, or that itself
+
+
+def test_a_noisy_picture_has_one_window(blind, soft, windows):
+    assert blind("pic.png", "--kernel-size", "auto", "--restarts", "2", "--noise", "0.01", *MEAN).code == 0
+    assert manifest()["search_window"] == [9, 9] and "start_misfit" not in manifest()
 
 
 def test_the_last_pass_knows_of_a_jpegs_compression(blind, alone):

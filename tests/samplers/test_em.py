@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from gpnp_cli.forward.blur import Blur
 from gpnp_cli.forward.kernel_fit import Connectedness, FreeForm, SmallEnergy, Sparsity, moved_onto
 from gpnp_cli.samplers.base import iterate
-from gpnp_cli.samplers.em import GpnpEm, Schedule, edges_first, misfit, refine
+from gpnp_cli.samplers.em import EmState, EmStep, GpnpEm, Schedule, edges_first, misfit, refine
 from gpnp_cli.samplers.rng import ChainRng
 from gpnp_cli.samplers.schedules import geometric
 
@@ -123,6 +123,21 @@ def test_a_search_tells_every_iteration(case):
     assert steps[-1].state.h.shape == size
     sizes = [step.picture.shape[-1] for step in steps]
     assert sizes == sorted(sizes) and sizes[0] < 60
+
+
+def test_chains_begin_at_the_denoisers_picture_not_at_the_edges(case):
+    x, h, y = case
+    known, schedule = torch.ones(y.shape[-2:], dtype=torch.bool), Schedule(iterations=3)
+
+    def kernels(edges):
+        begun = EmStep(0, 0.0, EmState(edges, h, schedule.sigma_y), 0, 1.0, edges)
+        steps = refine(Smooth(), y, known, begun, FreeForm(()), schedule, 0.001, ChainRng(0, 1))
+        return [step.state.h for step in steps]
+
+    inner = x[..., 1:-1, 1:-1]
+    some, others = kernels(torch.zeros_like(inner)), kernels(inner)
+    assert all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
+    assert not torch.equal(some[0], some[1])
 
 
 def test_edges_alone_find_a_motion():
