@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import __version__, build, kernels
@@ -33,7 +32,7 @@ from ..imageio import Picture
 from ..kernel_figures import Snapshot, animation, kernel_picture, snapshot_strip, spread_tile
 from ..kernels import BlurKernel
 from ..noise import estimate_sigma
-from ..samplers.em import Fits, Schedule, edges_first, misfit, refine
+from ..samplers.em import Fits, Schedule, edges_first, misfit, nearest_odd, refine
 from ..samplers.rng import ChainRng
 from ..training.data import luma
 from . import results
@@ -41,7 +40,7 @@ from .batch import Job, Restored, config_hash
 from .deblurring import NOISE_FLOOR, Deblurring
 from .options import Call
 from .results import Samples
-from .searching import ANIMATED, SETTLED, SHARES, Found, Kept, Trail, follow
+from .searching import ANIMATED, SETTLED, SHARES, Found, Kept, Trail, follow, padded
 
 # --kernel-size auto: an eighth of the shorter side, 65 pixels at most; also narrower windows, down to 31. A window that is
 # far too wide leads the search astray where a picture repeats itself.
@@ -207,20 +206,21 @@ class BlindDeblurring(Deblurring):
     def search(self, evidence: Evidence, size: tuple[int, int], kept: Kept, sha256: str) -> Found:
         """All searches that `kept` does not hold yet, each by edges first, then by chains; the best of them."""
         config, (denoiser, y, known, floor) = self.config.search, evidence
-        iterations = config.iterations
+        noisy, iterations = floor > NOISY, config.iterations
         if iterations == "auto":
-            iterations = NOISY_ITERATIONS if floor > NOISY else Schedule.iterations
+            iterations = NOISY_ITERATIONS if noisy else Schedule.iterations
+        schedule = Schedule(iterations)
         shares = SHARES if self.config.output.animation == "none" else ANIMATED
         followed = partial(follow, window=size, cost=evidence.misfit, shares=shares)
 
         def edges(search: Search, label: str) -> tuple[Found, Trail]:
-            schedule = Schedule(iterations, weight=search.weight, decay=search.decay)
             total, fit, trail = schedule.total(search.window), self.fits(max(search.window), search.energy), Trail()
-            steps = edges_first(y, known, search.window, fit, schedule)
+            weighted = replace(schedule, weight=search.weight, decay=search.decay)
+            steps = edges_first(y, known, search.window, fit, weighted)
             tracked = self.report.track(steps, total - iterations, label)
             return followed(tracked, fit, trail, total=total), trail
 
-        searches = self.searches(size, floor)
+        searches = self.searches(size, noisy)
         if len(searches) > config.restarts:
             for number in range(len(kept.starts) + 1, len(searches) + 1):
                 kept.started(edges(searches[number - 1], f"starts {number}/{len(searches)}  ")[0])
@@ -229,7 +229,7 @@ class BlindDeblurring(Deblurring):
             search, label = searches[number - 1], f"{number}/{len(searches)}  "
             if kept.begun is None:
                 kept.begin(*edges(search, f"edges {label}"))
-            fit, schedule = self.fits(max(search.window), REFINED_ENERGY), Schedule(iterations)
+            fit = self.fits(max(search.window), REFINED_ENERGY)
             rng = ChainRng(build.picture_seed(self.seed, sha256, (2, number)), config.chains, self.device)
             begun = kept.going_on(rng, fit)
             steps = kept.watched(refine(denoiser, y, known, begun, fit(1.0), schedule, floor, rng), rng, fit)
@@ -237,12 +237,12 @@ class BlindDeblurring(Deblurring):
             kept.finish(followed(tracked, fit, kept.trail, total=schedule.total(search.window)))
         return kept.best()
 
-    def searches(self, size: tuple[int, int], floor: float) -> list[Search]:
+    def searches(self, size: tuple[int, int], noisy: bool) -> list[Search]:
         """What is to be tried: each window with each of the first `restarts` weights."""
         weights, windows = PARAMETRIC_SEARCHES, [size]
         if self.config.kernel_model == "free":
-            weights = NOISY_SEARCHES if floor > NOISY else SEARCHES
-            if self.config.kernel_size == "auto" and floor <= NOISY:  # with noise, narrower ones are no better
+            weights = NOISY_SEARCHES if noisy else SEARCHES
+            if self.config.kernel_size == "auto" and not noisy:  # with noise, narrower ones are no better
                 windows = narrower(size)
         weights = weights[: self.config.search.restarts]
         return [Search(window, *each) for window in windows for each in weights]
@@ -355,7 +355,7 @@ def total_noise(noise: float, floor: float, misfit: float) -> float:
 def narrower(size: tuple[int, int]) -> list[tuple[int, int]]:
     """A square window and those that are narrower by sqrt(2) again and again, `AUTO_SMALLEST` at least."""
     sides = [size[0]]
-    while (side := 2 * round((sides[-1] / math.sqrt(2) - 1) / 2) + 1) >= AUTO_SMALLEST:
+    while (side := nearest_odd(sides[-1] / math.sqrt(2))) >= AUTO_SMALLEST:
         sides.append(side)
     return [(side, side) for side in sides]
 
@@ -404,6 +404,5 @@ def parametric(kind: str, size: int) -> Parametric:
 
 def fitted(values: Tensor, shape: tuple[int, int]) -> Tensor:
     """A centred kernel with odd sides, cut or padded to the odd `shape`, summing to 1."""
-    rows, columns = ((n - k) // 2 for n, k in zip(shape, values.shape, strict=True))
-    out = F.pad(values, (columns, columns, rows, rows))
+    out = padded(values, shape)
     return out / out.sum()

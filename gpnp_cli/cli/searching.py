@@ -77,7 +77,7 @@ def follow(
 
 
 def padded(h: Tensor, window: tuple[int, int]) -> Tensor:
-    """A copy of the kernel in the middle of a window no smaller than its own, both odd."""
+    """A copy of the kernel in the middle of the `window`, padded or cut, both odd."""
     rows, columns = ((n - k) // 2 for n, k in zip(window, h.shape, strict=True))
     return F.pad(h, (columns, columns, rows, rows)).clone()
 

@@ -133,7 +133,7 @@ def edges_first(y: Tensor, known: Tensor, size: tuple[int, int], fit: Fits, sche
     for level, scale in enumerate(factors):
         small = y if scale == 1 else shrunk(y, scale)
         seen = known if scale == 1 else shrunk(known[None, None].to(y), scale)[0, 0] > 0.999
-        shape = tuple(_odd(scale * k) for k in size)
+        shape = tuple(nearest_odd(scale * k) for k in size)
         h = _spot(shape).to(y) if h is None else resized(h, shape, scale / factors[level - 1])
         mstep, x = fit(scale), None
         for _ in range(schedule.rounds):
@@ -199,7 +199,7 @@ def shrunk(y: Tensor, scale: float) -> Tensor:
     return F.interpolate(y, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def _odd(length: float) -> int:
+def nearest_odd(length: float) -> int:
     """The nearest odd number, 3 at least."""
     return max(3, 2 * round((length - 1) / 2) + 1)
 

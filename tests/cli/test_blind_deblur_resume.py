@@ -118,7 +118,7 @@ def test_a_run_may_be_interrupted_again_and_again(blind, steps):
 
 KILLED = """
 import os, signal
-from gpnp_cli.cli import blind_deblurring, searching
+from gpnp_cli.cli import searching
 from gpnp_cli.cli.app import app
 write, searching.PAUSE = searching.write_safetensors, 0.0
 
