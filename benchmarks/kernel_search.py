@@ -32,7 +32,6 @@ from gpnp_cli.cli.blind_deblurring import (
     SEARCHES,
     Evidence,
 )
-from gpnp_cli.cli.searching import best_of
 from gpnp_cli.denoisers.unet import load_default
 from gpnp_cli.forward.blur import Blur
 from gpnp_cli.forward.kernel_fit import FreeForm, SmallEnergy
@@ -146,17 +145,9 @@ class Wiener:
         return 10 * np.log10(min(self.error(each, sigma) for each in moved for sigma in SIGMAS) / self.least)
 
 
-class Row(NamedTuple):
-    """A kernel's deviation and misfit, by which it may be chosen, and its excess error, by which it should be."""
-
-    deviation: float
-    misfit: float
-    excess: float
-
-
 @torch.inference_mode()
-def measure(crop: Crop, searches: Searches, window: int, iterations: int) -> list[Row]:
-    """Each search's two kernels, in turn."""
+def measure(crop: Crop, searches: Searches, window: int, iterations: int) -> list[tuple[float, float]]:
+    """(criterion, excess) of each search's two kernels, in turn."""
     known, size = torch.ones(crop.y.shape[2:], dtype=torch.bool), (window, window)
     evidence = Evidence(load_default(1, None, "cpu", torch.bfloat16), crop.y, known, crop.noise)
     usual = [REGULARISERS["sparse"], REGULARISERS["connected"]]
@@ -167,7 +158,7 @@ def measure(crop: Crop, searches: Searches, window: int, iterations: int) -> lis
         *_, edges = edges_first(crop.y, known, size, lambda scale, fit=first: fit, schedule)
         rng = ChainRng(number, 1)
         *_, last = refine(evidence.denoiser, crop.y, known, edges, second, schedule, crop.noise, rng)
-        rows += [Row(*evidence.judge(step.state.h), wiener.excess(step.state.h)) for step in (edges, last)]
+        rows += [(evidence.misfit(step.state.h), wiener.excess(step.state.h)) for step in (edges, last)]
     return rows
 
 
@@ -190,8 +181,8 @@ def main() -> None:
     chosen, best = [], []
     for number, crop in enumerate(crops(args.photos, args.crops, args.noisy, args.soft, args.seed)):
         rows = measure(crop, searches, 63 if args.noisy else 31, iterations)
-        excess = [row.excess for row in rows]
-        chosen.append(best_of(rows).excess)
+        excess = [value for _, value in rows]
+        chosen.append(min(rows)[1])
         best.append(min(excess))
         pairs = [f"{a:.2f}, {b:.2f}" for a, b in zip(excess[::2], excess[1::2], strict=True)]
         lines.append(f"| {number} | {' | '.join(pairs)} | {chosen[-1]:.2f} | {best[-1]:.2f} |")

@@ -32,7 +32,7 @@ from ..imageio import Picture
 from ..kernel_figures import Snapshot, animation, kernel_picture, snapshot_strip, spread_tile
 from ..kernels import BlurKernel
 from ..noise import estimate_sigma
-from ..samplers.em import Fits, Schedule, deviation, edges_first, misfit, nearest_odd, refine
+from ..samplers.em import Fits, Schedule, edges_first, misfit, nearest_odd, refine
 from ..samplers.rng import ChainRng
 from ..training.data import luma
 from . import results
@@ -40,7 +40,7 @@ from .batch import Job, Restored, config_hash
 from .deblurring import NOISE_FLOOR, Deblurring
 from .options import Call
 from .results import Samples
-from .searching import ANIMATED, SETTLED, SHARES, Found, Kept, Trail, best_of, follow, padded
+from .searching import ANIMATED, SETTLED, SHARES, Found, Kept, Trail, follow, padded
 
 # --kernel-size auto: an eighth of the shorter side, 65 pixels at most; also narrower windows, down to 31. A window that is
 # far too wide leads the search astray where a picture repeats itself.
@@ -83,15 +83,9 @@ class Evidence(NamedTuple):
     known: Tensor
     floor: float
 
-    @property
-    def noisy(self) -> bool:
-        return self.floor > NOISY
-
-    def judge(self, h: Tensor) -> tuple[float, float]:
-        """What kernels are compared by: the deviation, if there is less noise than it allows for, and the misfit."""
-        h = trimmed(h)
-        far = 0.0 if self.noisy else deviation(self.denoiser, self.y, self.known, h)
-        return far, misfit(self.denoiser, self.y, self.known, h)
+    def misfit(self, h: Tensor) -> float:
+        """The criterion, lower for better kernels."""
+        return misfit(self.denoiser, self.y, self.known, trimmed(h))
 
 
 class Search(NamedTuple):
@@ -201,25 +195,23 @@ class BlindDeblurring(Deblurring):
             sigma_y = total_noise(noise, floor, best.misfit)
             none = torch.zeros_like(best.kernel)
             none[size[0] // 2, size[1] // 2] = 1
-            deviation, misfit = evidence.judge(none)
-            sharp = replace(best, kernel=none, deviation=deviation, misfit=misfit)
             narrow = float(best.kernel.max()) > NARROW and fine_detail(grey) > DETAILED
-            if narrow or best_of([sharp, best]) is sharp:
+            if (unblurred := evidence.misfit(none)) <= best.misfit or narrow:
                 self.report.note(f"{picture.path}: not blurred, as far as can be told: the kernel is one pixel")
                 # detail passes for noise: do no harm
                 sigma_y = NOISE_FLOOR if config.noise == "auto" else noise
-                best = sharp
+                best = replace(best, kernel=none, misfit=unblurred)
         return best, sigma_y
 
     def search(self, evidence: Evidence, size: tuple[int, int], kept: Kept, sha256: str) -> Found:
         """All searches that `kept` does not hold yet, each by edges first, then by chains; the best of them."""
         config, (denoiser, y, known, floor) = self.config.search, evidence
-        noisy, iterations = evidence.noisy, config.iterations
+        noisy, iterations = floor > NOISY, config.iterations
         if iterations == "auto":
             iterations = NOISY_ITERATIONS if noisy else Schedule.iterations
         schedule = Schedule(iterations)
         shares = SHARES if self.config.output.animation == "none" else ANIMATED
-        followed = partial(follow, window=size, judge=evidence.judge, shares=shares)
+        followed = partial(follow, window=size, cost=evidence.misfit, shares=shares)
 
         def edges(search: Search, label: str) -> tuple[Found, Trail]:
             total, fit, trail = schedule.total(search.window), self.fits(max(search.window), search.energy), Trail()
@@ -273,7 +265,7 @@ class BlindDeblurring(Deblurring):
     def tell(self, name: str, kept: Kept, best: Found, sigma_y: float) -> dict[str, Any]:
         """What was found, on stderr and for the manifest."""
         kernel, found = best.kernel, kept.found
-        number = found.index(best_of(found))
+        number = min(range(len(found)), key=lambda k: found[k].misfit)
         height, width = trimmed(kernel).shape
         searches = f", search {number + 1} of {len(found)}" if len(found) > 1 else ""
         self.report.note(
@@ -297,16 +289,13 @@ class BlindDeblurring(Deblurring):
             )
         starts = {}
         if kept.starts:
-            told = ("deviation", "misfit", "window")
-            starts = {f"start_{key}": [getattr(each, key) for each in kept.starts] for key in told}
+            starts = {f"start_{key}": [getattr(each, key) for each in kept.starts] for key in ("misfit", "window")}
         return {
             "kernel_size": [width, height],
             "kernel_change": best.change,
             "kernel_nfe": best.nfe,
-            "kernel_deviation": best.deviation,
             "kernel_misfit": best.misfit,
             "search": number,
-            "search_deviation": [each.deviation for each in found],
             "search_misfit": [each.misfit for each in found],
             "search_window": [each.window for each in found],
             **starts,
@@ -373,10 +362,9 @@ def narrower(size: tuple[int, int]) -> list[tuple[int, int]]:
 
 def distinct(starts: list[Found], count: int) -> list[int]:
     """The numbers of the best `count` of the kernels, best first; of two that are about the same only the better one."""
-    chosen, rest = [], list(starts)
-    while rest:
-        rest.remove(start := best_of(rest))
-        k, h = starts.index(start), start.kernel
+    chosen: list[int] = []
+    for k in sorted(range(len(starts)), key=lambda k: starts[k].misfit):
+        h = starts[k].kernel
         if all(float((moved_onto(starts[j].kernel, h) - h).norm() / h.norm()) > SAME for j in chosen):
             chosen.append(k)
     return chosen[:count]

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,6 @@ from .report import Report
 SHARES = (0.2, 0.4, 0.6, 0.8)  # of the iterations, where snapshots are taken
 ANIMATED = (*SHARES, *(k / 40 for k in range(1, 41)))  # and where an animation has its frames
 SETTLED = 5  # iterations over which the kernel's last change is measured
-TIE = 0.0025  # the relative difference between deviations that tells nothing
 PAUSE = 5.0  # seconds from one writing of the file to the next
 KIND = "gpnp-kernel-search"
 
@@ -29,37 +27,17 @@ KIND = "gpnp-kernel-search"
 class Found:
     """What one search found: the kernel `(k, k)`, and how it went.
 
-    `deviation` and `misfit` are what it is compared by (`best_of`); `change` is the kernel's relative change
+    `misfit` is the criterion, lower for better kernels (`samplers.em.misfit`); `change` is the kernel's relative change
     over the last iterations, `nfe` the denoiser calls per chain, `window` the side of the square that it was looked for in,
     `phi` the parameters of a kernel that has some.
     """
 
     kernel: Tensor
-    deviation: float
     misfit: float
     change: float
     nfe: int
     window: int
     phi: tuple[float, ...] | None
-
-
-class Judged(Protocol):
-    """A kernel, or what stands for one, as `Evidence.judge` sees it."""
-
-    deviation: float
-    misfit: float
-
-
-J = TypeVar("J", bound=Judged)
-
-
-def best_of(found: Sequence[J]) -> J:
-    """The kernel of least misfit among those whose deviations hardly differ from the least one.
-
-    The deviation sees through kernels that the misfit is taken in by, the misfit is finer where it does not tell.
-    """
-    least = min(each.deviation for each in found)
-    return min((each for each in found if each.deviation <= (1 + TIE) * least), key=lambda each: each.misfit)
 
 
 @dataclass(eq=False)
@@ -78,12 +56,12 @@ def follow(
     *,
     total: int,
     window: tuple[int, int],
-    judge: Callable[[Tensor], tuple[float, float]],
+    cost: Callable[[Tensor], float],
     shares: Sequence[float],
 ) -> Found:
     """Run a search to its end, `trail` growing with every step, by a frame at these `shares` of the `total`.
 
-    `judge` tells a kernel's deviation and misfit; it is found in a window of its own and kept in the middle of `window`.
+    `cost` is the criterion; the kernel is found in a window of its own and kept in the middle of `window`.
     """
     wanted = {max(1, round(share * total)) for share in shares}
     for step in steps:
@@ -95,7 +73,7 @@ def follow(
     h = step.state.h
     old = old if old.shape == h.shape else torch.zeros_like(h)
     change = float((h - old).norm() / h.norm())
-    return Found(padded(h, window), *judge(h), change, step.nfe, max(h.shape), parameters(fit))
+    return Found(padded(h, window), cost(h), change, step.nfe, max(h.shape), parameters(fit))
 
 
 def padded(h: Tensor, window: tuple[int, int]) -> Tensor:
@@ -138,7 +116,7 @@ class Kept:
 
     def best(self) -> Found:
         """The best of the finished searches."""
-        return best_of(self.found)
+        return min(self.found, key=lambda each: each.misfit)
 
     def started(self, start: Found) -> None:
         """The edges have found one more kernel to choose from."""
@@ -153,8 +131,8 @@ class Kept:
     def finish(self, refined: Found) -> None:
         """The search under way is finished: the better one of its two kernels is kept."""
         one = refined
-        if best_of([refined, self.begun]) is self.begun:
-            one = replace(self.begun, change=refined.change, nfe=refined.nfe)
+        if self.begun.misfit < refined.misfit:
+            one = replace(refined, kernel=self.begun.kernel, misfit=self.begun.misfit, phi=self.begun.phi)
         self.found.append(one)
         if self.best() is one:
             self.frames = self.trail.frames
@@ -252,7 +230,7 @@ class Kept:
         self.starts, self.found, self.frames = starts, found, frames
 
 
-NUMBERS = ("deviation", "misfit", "change", "nfe", "window", "phi")  # of a `Found`, in the file
+NUMBERS = ("misfit", "change", "nfe", "window", "phi")  # of a `Found`, in the file
 
 
 def numbers(found: Found) -> dict[str, object]:

@@ -32,8 +32,7 @@ from .pnp import Pnp, Silence
 from .rng import ChainRng
 from .schedules import geometric
 
-MISFIT_SIGMAS, MISFIT_NOISE = geometric(0.1, 0.03, 6), 0.02  # of the estimate that the kernel's error is told by
-DEVIATION_SIGMAS, DEVIATION_NOISE = geometric(0.1, 0.01, 5), 0.01  # of the estimates that kernels are compared by
+MISFIT_SIGMAS, MISFIT_NOISE = geometric(0.1, 0.03, 6), 0.02  # of the estimates that kernels are compared by
 FIRST_SIGMAS, FIRST_NOISE = geometric(0.1, 0.005, 8), 0.005  # of the estimate that the chains begin with
 
 
@@ -172,27 +171,6 @@ def refine(
         yield EmStep(begun.iteration + step.iteration, step.sigma, step.state, begun.nfe + step.nfe, 1.0, picture)
 
 
-def deviation(denoiser: Denoiser, y: Tensor, known: Tensor, h: Tensor) -> float:
-    """What kernels are compared by, the lower the better: sqrt(E mean((y - h * x)^2)) over what is `known`, for pictures x
-    from the posterior at `h` and noise of level sigma_y = `DEVIATION_NOISE`.
-
-    -log p(y | h) is the integral of E ||y - h * x||^2 over 1 / (2 sigma_y^2), each noise level having its own posterior
-    (thermodynamic integration; Gelman & Meng 1998), and this is what one level, a few times the data's, adds to it.
-
-    E ||y - h * x||^2 = ||y - h * m||^2 + sigma_y^2 tr(d(h * m) / dy), m being the posterior's mean; here it is the
-    half-quadratic splitting's estimate (`Pnp`), and one draw of noise tells the trace (Ramani et al. 2008). The first term
-    rises for kernels that need ripples or soft edges to explain y, which the denoiser does not grant; the second, how much
-    h * m would follow any other data, is what a kernel pays for explaining everything, as no blur would.
-    """
-    probe = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y)
-    A = Blur(h, y.shape[1:], known=known.cpu())
-    model = ForwardModel(A, torch.cat([y, y + DEVIATION_NOISE * probe]), DEVIATION_NOISE)
-    x = estimate(denoiser, model, DEVIATION_SIGMAS)
-    plain, moved = A.forward(x)
-    square = (A.believed(y)[0] - plain).square() + DEVIATION_NOISE * probe[0] * (moved - plain)
-    return math.sqrt(max(0.0, float(square[..., known].mean())))
-
-
 def misfit(denoiser: Denoiser, y: Tensor, known: Tensor, h: Tensor) -> float:
     """How far from `y` a natural picture blurred by `h` stays, as the std of the white noise that would do the same.
 
@@ -200,8 +178,8 @@ def misfit(denoiser: Denoiser, y: Tensor, known: Tensor, h: Tensor) -> float:
     the M-step it looks at differences: pictures' strong low frequencies tell little of a kernel, and hide the rest.
 
     x is the half-quadratic splitting's estimate (`Pnp`) that ends at a noise level above the data's, so that the prior has
-    the last word: what it does not grant is noise, or the kernel's error. Where there is as much noise as `DEVIATION_NOISE`
-    kernels are compared by this, too.
+    the last word. A wrong kernel needs ripples to explain y, no blur needs soft edges, and the denoiser grants neither.
+    It stands for -log p(y | h), which nobody can compute, when kernels are compared; the truth is not needed.
     """
     model = ForwardModel(Blur(h, y.shape[1:]), y, MISFIT_NOISE)
     x = estimate(denoiser, model, MISFIT_SIGMAS)
@@ -210,7 +188,7 @@ def misfit(denoiser: Denoiser, y: Tensor, known: Tensor, h: Tensor) -> float:
 
 
 def estimate(denoiser: Denoiser, model: ForwardModel, sigmas: Sequence[float]) -> Tensor:
-    """A sharp picture `(N, 1, *size)` for each of the model's data, by half-quadratic splitting along `sigmas`."""
+    """One sharp picture `(1, 1, *size)` by half-quadratic splitting along `sigmas`."""
     *_, last = anneal(Pnp(denoiser, model), model.A.extend(model.y), sigmas, Silence(), False)
     return last.state.x
 
