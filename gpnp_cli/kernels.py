@@ -34,7 +34,7 @@ def gaussian(std: float) -> np.ndarray:
     """exp(-|p|^2 / 2 std^2) at the pixel centres, cut at 4 std."""
     p = np.arange(-math.ceil(4 * std), math.ceil(4 * std) + 1)
     profile = np.exp(-0.5 * (p / std) ** 2)
-    return _unit(np.outer(profile, profile))
+    return unit(np.outer(profile, profile))
 
 
 def motion(length: float, degrees: float) -> np.ndarray:
@@ -48,7 +48,7 @@ def motion(length: float, degrees: float) -> np.ndarray:
     (top, bottom), (left, right) = ends
     enter = np.maximum(np.maximum.outer(top, left), low)
     leave = np.minimum(np.minimum.outer(bottom, right), high)
-    return _unit(np.maximum(leave - enter, 0))
+    return unit(np.maximum(leave - enter, 0))
 
 
 def disk(radius: float) -> np.ndarray:
@@ -56,10 +56,11 @@ def disk(radius: float) -> np.ndarray:
     n = max(0, math.ceil(radius - 0.5))
     p = (np.arange((2 * n + 1) * SUBPIXELS) + 0.5) / SUBPIXELS - n - 0.5
     inside = p[:, None] ** 2 + p**2 <= radius**2
-    return _unit(inside.reshape(2 * n + 1, SUBPIXELS, 2 * n + 1, SUBPIXELS).mean((1, 3)))
+    return unit(inside.reshape(2 * n + 1, SUBPIXELS, 2 * n + 1, SUBPIXELS).mean((1, 3)))
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
+def unit(values: np.ndarray) -> np.ndarray:
+    """`values` divided by their sum."""
     return values / values.sum()
 
 

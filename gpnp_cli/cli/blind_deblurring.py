@@ -137,7 +137,7 @@ class BlindDeblurring(Deblurring):
         best, sigma_y = self.look(picture, y, grey, size, kept)
         facts = self.tell(name, kept, best, sigma_y)
         values = trimmed(best.kernel).double().cpu().numpy()
-        self.kernel = BlurKernel(values / values.sum())  # as `gpnp deblur` does with the file of it
+        self.kernel = BlurKernel(kernels.unit(values))  # as `gpnp deblur` does with the file of it
         self.more = self.tiles(kept.found, best)
         A = self.operator(y.shape[1:]) if config.simulate else self.observed(y, name)
         restored = self.restored(picture, job, A, y, truth, sigma_y)
