@@ -3,9 +3,16 @@
 x is made of few edges, as sharp as can be (Xu, Zheng & Jia, CVPR 2013; Pan et al., CVPR 2014): argmin ||y - h * x||^2
 + weight ||grad x||_0 by half-quadratic splitting. Unlike the blurred picture, such a picture cannot explain soft edges
 without a blur.
+
+Blur also lifts the darkest pixel of a neighbourhood and lowers the brightest one (Pan et al., CVPR 2016; Yan et al., CVPR
+2017), so the splitting sees x with those that are near black or white made so (the patches' minima of Wen et al., IEEE
+TCSVT 2021).
 """
 
+from dataclasses import dataclass, replace
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
@@ -13,8 +20,41 @@ from .blur import CircularBlur, squared_modulus
 
 COUPLING_MAX = 1e4  # at the end of the splitting; it doubles from 2 weight on
 
+PATCH = 0.05  # the side of a neighbourhood, as a share of the picture's
+MARGIN, MARGIN_FALL = 0.1, 1.1  # of black and white, as a share of the pixels' range; how it falls from round to round
 
-def strong_edges(y: Tensor, h: Tensor, weight: float) -> Tensor:
+
+@dataclass(frozen=True)
+class Extremes:
+    """The darkest and the brightest pixel of each neighbourhood become `black` or `white` where they are within `margin`."""
+
+    black: float
+    white: float
+    margin: float
+
+    @classmethod
+    def of(cls, y: Tensor) -> "Extremes":
+        """Those of the pixels of `y`, but for one in a thousand."""
+        black, white = y.flatten().quantile(y.new_tensor([0.001, 0.999])).tolist()
+        return cls(black, white, MARGIN * (white - black))
+
+    def narrower(self) -> "Extremes":
+        return replace(self, margin=self.margin / MARGIN_FALL)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        side = max(2, round(PATCH * sum(x.shape[-2:]) / 2))
+        darkest, brightest = -_largest(-x, side), _largest(x, side)
+        x = torch.where((x == darkest) & (x < self.black + self.margin), self.black, x)
+        return torch.where((x == brightest) & (x > self.white - self.margin), self.white, x)
+
+
+def _largest(x: Tensor, side: int) -> Tensor:
+    """At each pixel the largest of its patch, of those that `x` `(N, C, H, W)` is divided into."""
+    patches = F.max_pool2d(x, side, ceil_mode=True)
+    return patches.repeat_interleave(side, -2).repeat_interleave(side, -1)[..., : x.shape[-2], : x.shape[-1]]
+
+
+def strong_edges(y: Tensor, h: Tensor, weight: float, extremes: Extremes) -> Tensor:
     """x `(1, 1, H, W)` for data `y` of the same size, on the torus."""
     size = y.shape[-2:]
     A = CircularBlur(h, y.shape[1:])
@@ -24,7 +64,7 @@ def strong_edges(y: Tensor, h: Tensor, weight: float) -> Tensor:
     roughness = squared_modulus(steps).sum(0)
     x, coupling = y, 2 * weight
     while coupling < COUPLING_MAX:
-        g = irfft2(steps * rfft2(x), s=size)  # (1, 2, H, W)
+        g = irfft2(steps * rfft2(extremes(x)), s=size)  # (1, 2, H, W)
         g = torch.where(g.square().sum(1, keepdim=True) > weight / coupling, g, 0)
         x = irfft2(
             (data + coupling * (steps.conj() * rfft2(g)).sum(1, keepdim=True)) / (power + coupling * roughness), s=size

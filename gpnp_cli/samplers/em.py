@@ -24,7 +24,7 @@ from torch import Tensor
 from ..denoisers.base import Denoiser
 from ..forward.base import ForwardModel
 from ..forward.blur import Blur
-from ..forward.edges import completed, strong_edges
+from ..forward.edges import Extremes, completed, strong_edges
 from ..forward.kernel_fit import Fit, differences, fit_kernel, recentred, resized, seen_differences
 from .base import Info, State, anneal, iterate
 from .gpnp import Gpnp
@@ -130,6 +130,7 @@ Fits = Callable[[float], Fit]  # the M-step at a scale
 def edges_first(y: Tensor, known: Tensor, size: tuple[int, int], fit: Fits, schedule: Schedule) -> Iterator[EmStep]:
     """A kernel from strong edges, from coarse to fine."""
     factors, weight, iteration, h = schedule.factors(size), schedule.weight, 0, None
+    extremes = Extremes.of(y)
     for level, scale in enumerate(factors):
         small = y if scale == 1 else shrunk(y, scale)
         seen = known if scale == 1 else shrunk(known[None, None].to(y), scale)[0, 0] > 0.999
@@ -138,10 +139,11 @@ def edges_first(y: Tensor, known: Tensor, size: tuple[int, int], fit: Fits, sche
         mstep, x = fit(scale), None
         for _ in range(schedule.rounds):
             A = Blur(h, small.shape[1:])
-            x = strong_edges(completed(small, h, A.extend(small) if x is None else x, A.frame), h, weight)
+            whole = completed(small, h, A.extend(small) if x is None else x, A.frame)
+            x = strong_edges(whole, h, weight, extremes)
             h = fit_kernel(x, small, seen, A.frame, h, mstep, rounds=2)
             h, x = recentred(h, x)
-            weight, iteration = weight / schedule.decay, iteration + 1
+            weight, extremes, iteration = weight / schedule.decay, extremes.narrower(), iteration + 1
             yield EmStep(iteration, 0.0, EmState(x, h, schedule.sigma_y), 0, scale, A.crop(x))
 
 

@@ -1,11 +1,14 @@
 """Pictures of few edges."""
 
+import math
+
 import torch
 
 from gpnp_cli.forward.blur import Blur, CircularBlur
-from gpnp_cli.forward.edges import completed, strong_edges
+from gpnp_cli.forward.edges import MARGIN, MARGIN_FALL, PATCH, Extremes, completed, strong_edges
 
 SPOT = torch.ones(1, 1)
+NONE = Extremes(-math.inf, math.inf, 0.0)
 
 
 def box(height=48, width=50):
@@ -17,18 +20,47 @@ def box(height=48, width=50):
 def test_faint_texture_goes_and_edges_stay():
     x = box()
     noisy = x + 0.03 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    flat = strong_edges(noisy, SPOT, 0.01)
+    flat = strong_edges(noisy, SPOT, 0.01, NONE)
     assert float((flat - x).abs().max()) < 0.06
     steps = (flat[..., 1:] - flat[..., :-1]).abs() > 0.01
     assert float(steps.float().mean()) < 0.06
-    assert float((strong_edges(noisy, SPOT, 1e-6) - noisy).abs().max()) < 0.01  # for nothing, all of it stays
+    assert float((strong_edges(noisy, SPOT, 1e-6, NONE) - noisy).abs().max()) < 0.01  # for nothing, all of it stays
 
 
 def test_a_known_blur_is_undone():
     x, h = box(), torch.full((1, 7), 1 / 7)
     y = CircularBlur(h, x.shape[1:]).forward(x)
-    sharp = strong_edges(y, h, 2e-3)
+    sharp = strong_edges(y, h, 2e-3, NONE)
     assert float((sharp - x).abs().mean()) < 0.35 * float((y - x).abs().mean())
+
+
+def test_extremes_that_blur_took_are_given_back():
+    x = torch.full((1, 1, 60, 60), 0.5)
+    x[..., 20:40] = 0.0
+    x[..., ::12, 50] = 0.04
+    extremes = Extremes(0.0, 1.0, 0.05)
+    made = extremes(x)
+    assert round(PATCH * 60) == 3
+    assert torch.equal(made[..., ::12, 50], torch.zeros(1, 1, 5))  # the darkest of its patch, and nearly black
+    x[..., ::12, 50] = 0.0
+    assert torch.equal(made, x)  # nothing else
+    assert torch.equal(1 - Extremes(0.0, 1.0, 0.05)(1 - x), extremes(x))  # white is as black
+    assert torch.equal(NONE(x), x)
+
+
+def test_patches_at_the_border_are_patches():
+    x = torch.full((1, 1, 64, 61), 0.5)
+    x[..., 63, 60] = 0.01
+    assert float(Extremes(0.0, 1.0, 0.1)(x)[..., 63, 60]) == 0.0
+
+
+def test_the_range_of_a_picture_without_outliers():
+    y = torch.linspace(0.2, 0.6, 10000).reshape(1, 1, 100, 100).clone()
+    y[0, 0, 0, :5], y[0, 0, 0, 5:10] = 0.0, 1.0
+    extremes = Extremes.of(y)
+    assert abs(extremes.black - 0.2) < 1e-3 and abs(extremes.white - 0.6) < 1e-3
+    assert abs(extremes.margin - MARGIN * 0.4) < 1e-3
+    assert extremes.narrower() == Extremes(extremes.black, extremes.white, extremes.margin / MARGIN_FALL)
 
 
 def test_data_are_completed_beyond_their_frame():
