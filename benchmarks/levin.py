@@ -4,6 +4,7 @@
     python benchmarks/levin.py LEVIN_FOLDER --iterations 10 20 40 80     # the curve of PSNR against time
     python benchmarks/levin.py --shaken PHOTOS --out runs/shaken.md      # colour, four shakes each, 1 % noise
     python benchmarks/levin.py --large PHOTO --method pnp --steps 8      # 12 megapixels: a photograph and its mirror images
+    python benchmarks/levin.py --sharp PICTURE... --method pnp           # no blur in, no harm out
 
 LEVIN_FOLDER holds imI_kernelJ_img.png, gt/imI.png and kernels_trueconv.npz (k1, k2, ...). Nothing of the truth but the
 score enters: window of the kernel, noise and settings are the command's defaults. The estimate is moved by quarter pixels
@@ -85,6 +86,11 @@ def blurred(name: str, pixels: np.ndarray, extent: int, seed: list[int], noise: 
     return Case(name, file, pixels[:, r : pixels.shape[1] - r, r : pixels.shape[2] - r], kernel)
 
 
+def sharp(path: Path) -> Case:
+    """A picture that is not blurred: its own truth."""
+    return Case(path.stem, path, read_picture(path).pixels, np.ones((1, 1)))
+
+
 def shake(rng: np.random.Generator, extent: int, points: int = 2000) -> np.ndarray:
     """The path of a shaken camera, `extent` pixels wide or high, as a kernel with its centre of mass in the middle.
 
@@ -131,28 +137,27 @@ def run(command: str, case: Case, folder: Path, *options: str) -> tuple[np.ndarr
 
 
 def measure(case: Case, folder: Path, blind: list[str], both: list[str]) -> dict[str, float]:
-    """One row: blind, and with the true kernel."""
+    """One row: blind, and if there is a blur with the true kernel, too."""
     found, seconds, told = run("blind-deblur", case, folder, *both, *blind, "--save", "mean,kernel")
-    file = folder / "true.npy"
-    np.save(file, case.kernel)
-    # at the noise level that the picture itself shows: that of the search holds the kernel's error, too
-    best, _, _ = run("deblur", case, folder, *both, "--kernel", str(file), "--save", "mean")
     kernel = np.load(folder / f"{case.path.stem}.blind-deblur.kernel-raw.npy")
-    found, best, truth = (middle(pixels) for pixels in (found, best, case.truth))
-    mine, target = aligned(found, truth)
-    theirs, _ = aligned(best, truth)
-    squared = float(np.square(mine - target).sum() / np.square(theirs.clip(0, 1) - target).sum())
-    return {
+    mine, target = aligned(middle(found), middle(case.truth))
+    row = {
         "psnr": psnr(mine, target),
         "ssim": ssim(mine, target),
-        "true": psnr(theirs, target),
-        "ratio": squared**0.5,
-        "squared": squared,
         "likeness": likeness(kernel, case.kernel),
         "size": max(kernel.shape),
         "sigma_y": told["sigma_y"],
         "seconds": seconds,
     }
+    if case.kernel.size == 1:
+        return row
+    file = folder / "true.npy"
+    np.save(file, case.kernel)
+    # at the noise level that the picture itself shows: that of the search holds the kernel's error, too
+    best, _, _ = run("deblur", case, folder, *both, "--kernel", str(file), "--save", "mean")
+    theirs, _ = aligned(middle(best), middle(case.truth))
+    squared = float(np.square(mine - target).sum() / np.square(theirs.clip(0, 1) - target).sum())
+    return row | {"true": psnr(theirs, target), "ratio": squared**0.5, "squared": squared}
 
 
 def middle(pixels: np.ndarray) -> np.ndarray:
@@ -175,7 +180,8 @@ COLUMNS = {
 
 
 def line(name: str, row: dict[str, float]) -> str:
-    return f"| {name} | {' | '.join(format(row[key], form) for key, (_, form) in COLUMNS.items())} |"
+    cells = (format(row[key], form) if key in row else "" for key, (_, form) in COLUMNS.items())
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -184,6 +190,7 @@ def main() -> None:
     source.add_argument("folder", type=Path, nargs="?", help="the pictures of Levin et al.")
     source.add_argument("--shaken", type=Path, metavar="PHOTOS", help="a folder of intact photographs instead")
     source.add_argument("--large", type=Path, metavar="PHOTO", help="one intact photograph instead")
+    source.add_argument("--sharp", type=Path, nargs="+", metavar="PICTURE", help="pictures to be left as they are")
     parser.add_argument("--photos", type=int, default=6, help="how many of them")
     parser.add_argument("--only", nargs="*", default=[], help="cases whose name begins so")
     parser.add_argument("--iterations", type=int, nargs="*", default=[], help="of the search: one table each")
@@ -200,6 +207,8 @@ def main() -> None:
         folder = Path(name)
         if args.large:
             cases = list(large(args.large, folder))
+        elif args.sharp:
+            cases = [sharp(path) for path in args.sharp]
         else:
             cases = list(levin(args.folder) if args.folder else shaken(args.shaken, folder, args.photos))
         cases = [c for c in cases if not args.only or c.name.startswith(tuple(args.only))]
@@ -215,8 +224,8 @@ def main() -> None:
                 rows.append(measure(case, folder, blind, both))
                 lines.append(line(case.name, rows[-1]))
                 print(lines[-1], flush=True)
-            lines.append(line("mean", {key: statistics.mean(row[key] for row in rows) for key in COLUMNS}))
-            lines.append(line("worst", {key: worst(key, [row[key] for row in rows]) for key in COLUMNS}))
+            lines.append(line("mean", {key: statistics.mean(row[key] for row in rows) for key in rows[0]}))
+            lines.append(line("worst", {key: worst(key, [row[key] for row in rows]) for key in rows[0]}))
             lines.append("")
     text = "\n".join(lines) + "\n"
     print(text)
