@@ -1,6 +1,6 @@
 """Comparing up to a shift: what is moved together with its blur kernel is the same picture.
 
-The protocol of Levin et al. (TPAMI 2011): the estimate is moved by quarter pixels (linear in between) to where it differs
+Scores: the protocol of Levin et al. (TPAMI 2011): the estimate is moved by quarter pixels (linear in between) to where it differs
 least from the truth, whose border is left out. numpy only.
 """
 
@@ -9,6 +9,8 @@ import math
 import numpy as np
 
 REACH, STEP, BORDER = 10, 0.25, 15  # pixels
+LANCZOS = 4  # half the width of the filter that moves pictures by parts of a pixel
+MIDDLE, ROUNDS = 512, 6  # pixels that tell by how much, and rounds
 
 
 def moved(pixels: np.ndarray, rows: float, columns: float, window: tuple[slice, slice]) -> np.ndarray:
@@ -62,3 +64,41 @@ def aligned(
     estimate, window = estimate.clip(0, 1), inner(truth, border)
     shift = shift or best_shift(estimate, truth, border=border)
     return moved(estimate, *shift, window), truth[:, window[0], window[1]]
+
+
+def shifted(pixels: np.ndarray, rows: float, columns: float) -> np.ndarray:
+    """`pixels` `(C, H, W)` moved down and right, by Lanczos' filter, which keeps fine detail; mirrored beyond the border."""
+    for axis, by in ((1, rows), (2, columns)):
+        whole = math.floor(by)
+        part, taps = by - whole, np.arange(-LANCZOS, LANCZOS + 1)
+        weights = np.where(abs(taps + part) < LANCZOS, np.sinc(taps + part) * np.sinc((taps + part) / LANCZOS), 0)
+        weights = (weights / weights.sum()).astype(pixels.dtype)
+        reach, n = LANCZOS + abs(whole), pixels.shape[axis]
+        padded = np.pad(pixels, [(reach, reach) if k == axis else (0, 0) for k in range(3)], mode="reflect")
+        starts = reach - whole + taps
+        pixels = sum(w * padded.take(range(i, i + n), axis) for w, i in zip(weights, starts, strict=True) if w)
+    return pixels
+
+
+def offset(pixels: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """(rows, columns) by which `pixels` `(C, H, W)` are to be `shifted` for the least squared error, from near 0.
+
+    Gauss and Newton's method on the middle of the pictures, without their border (Lucas & Kanade 1981).
+    """
+    border = min(BORDER, min(reference.shape[1:]) // 4)
+    window = tuple(
+        slice(max(border, (n - MIDDLE) // 2), min(n - border, (n + MIDDLE) // 2)) for n in reference.shape[1:]
+    )
+    outer = tuple(slice(max(0, part.start - border), part.stop + border) for part in window)
+    inside = (slice(None), *(slice(w.start - o.start, w.stop - o.start) for w, o in zip(window, outer, strict=True)))
+    pixels, target = pixels[:, *outer].astype(np.float64), reference[:, *window]
+    by, best = np.zeros(2), (math.inf, (0.0, 0.0))
+    for _ in range(ROUNDS):
+        here = shifted(pixels, *by)
+        error = (here[inside] - target).ravel()
+        best = min(best, (float(error @ error), (float(by[0]), float(by[1]))))
+        slopes = np.stack([np.gradient(here, axis=axis)[inside].ravel() for axis in (1, 2)])
+        normal = slopes @ slopes.T
+        step = np.linalg.lstsq(normal, slopes @ error, rcond=1e-8)[0]  # none along directions that nothing varies in
+        by = np.clip(by + step, -border / 2, border / 2)
+    return best[1]

@@ -411,6 +411,9 @@ class Search(Section):
     restarts: int = Field(
         6, ge=1, le=6, description="Weights for edges in each window, and searches that GPnP-EM goes on from"
     )
+    average: Literal["auto"] | Annotated[int, Field(ge=1, le=6)] = Field(
+        "auto", description="Likely kernels whose estimates pnp averages; auto takes 4, with much noise 1"
+    )
     crop: int = Field(
         384,
         ge=64,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpnp_cli.alignment import aligned, best_shift, moved
+from gpnp_cli.alignment import LANCZOS, aligned, best_shift, moved, offset, shifted
 from gpnp_cli.metrics import psnr
 
 
@@ -37,3 +37,27 @@ def test_the_border_does_not_count():
     assert psnr(*aligned(estimate, truth, (0.0, 0.0))) == np.inf
     with pytest.raises(ValueError, match="30x70"):
         aligned(picture(70, 30), picture(70, 30))
+
+
+@pytest.mark.parametrize("by", [(0, 0), (2, -3), (0.3, -0.4), (-1.75, 0.5)])
+def test_pictures_move_by_parts_of_a_pixel(by):
+    x, inner = picture(), (slice(None), slice(8, -8), slice(8, -8))
+    there = picture(rows=-by[0], columns=-by[1])
+    assert np.abs(shifted(x, *by) - there)[inner].max() < 2e-3
+    assert shifted(x, *by).dtype == np.float32
+    assert offset(x, there) == pytest.approx(by, abs=0.02)
+
+
+def test_fine_detail_survives_moving():
+    """A wave of three pixels, which linear interpolation takes half of."""
+    rows = np.arange(60)
+    wave, half = (np.sin(2 * np.pi * (rows - by) / 3)[None, :, None].repeat(40, 2) for by in (0, 0.5))
+    assert np.abs(shifted(wave, 0.5, 0) - half)[:, LANCZOS:-LANCZOS].max() < 0.05
+    assert np.abs((wave[:, 1:] + wave[:, :-1]) / 2 - half[:, 1:]).max() > 0.4
+
+
+def test_what_varies_in_one_direction_moves_in_that_one():
+    x = np.sin(np.arange(60) / 4)[None, :, None].repeat(50, 2)
+    assert offset(x, shifted(x, 0.4, 0)) == pytest.approx((0.4, 0), abs=0.01)
+    flat = np.full((1, 24, 32), 0.5)
+    assert offset(flat, flat + 0.1) == (0, 0)

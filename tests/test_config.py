@@ -378,6 +378,7 @@ GOOD_AND_BAD = [
     ("blind-deblur", "kernel_model", ["free", "motion", "gaussian", "disk"], ["box"]),
     ("blind-deblur", "search.regularise", ["none", "l2", "sparse,connected"], ["smooth", "[]"]),
     ("blind-deblur", "search.restarts", ["1", "6"], ["0", "7"]),
+    ("blind-deblur", "search.average", ["auto", "1", "6"], ["0", "all"]),
     ("blind-deblur", "search.iterations", ["auto", "1", "48"], ["0", "many"]),
     ("blind-deblur", "output.save", ["kernel", "mean,strip"], ["std,psf", "[]"]),
     ("blind-deblur", "output.animation", ["none", "gif", "webp"], ["mp4", "true"]),

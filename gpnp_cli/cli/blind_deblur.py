@@ -10,6 +10,7 @@ FLAGS = (
     Flag(("--search-iterations",), "search.iterations", "Kernel", "N|auto"),
     Flag(("--chains",), "search.chains", "Kernel", "K"),
     Flag(("--restarts",), "search.restarts", "Kernel", "N"),
+    Flag(("--average",), "search.average", "Kernel", "N|auto"),
     Flag(("--crop",), "search.crop", "Kernel", "PX"),
     Flag(("--regularise",), "search.regularise", "Kernel", "l2,sparse,connected"),
     Flag(("--linear",), "linear", "Damage"),

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from .. import __version__, build, kernels
-from ..alignment import BORDER, aligned, best_shift
+from ..alignment import BORDER, aligned, best_shift, offset, shifted
 from ..config import dump
 from ..denoisers.base import Denoiser
 from ..errors import InputError
 from ..figures import Tile
+from ..forward.base import LinearOperator
 from ..forward.informative import fine_detail, has_structure, richest_window, unsaturated
 from ..forward.kernel_fit import (
     Connectedness,
@@ -50,6 +51,9 @@ RESTLESS = 0.15  # a larger change is worth a warning
 # A sharp picture's softest edges pass for a blur of a pixel or two: what finds such a kernel and has fine detail is sharp.
 NARROW, DETAILED = 0.15, 0.05
 SHARP = 0.8  # a kernel with such a share in one pixel hardly blurs
+# The pictures that likely kernels lead to are averaged, for one estimate: by exp(-excess misfit / PLAUSIBLE), as a share
+# of the best one's. Where noise is above NOISY the misfit tells less, and the best kernel alone is better.
+AVERAGED, PLAUSIBLE, LEAST_SHARE = 4, 0.003, 0.03
 REFINED_ENERGY = 0.003  # SmallEnergy's weight in GPnP-EM: without it kernels scatter little by little
 REGULARISERS = {"l2": SmallEnergy(0.01), "sparse": Sparsity(1e-4), "connected": Connectedness()}
 # The searches by edges: the price of an edge, how it falls from round to round, and how much the kernel is spread out.
@@ -86,6 +90,14 @@ class Evidence(NamedTuple):
     def misfit(self, h: Tensor) -> float:
         """The criterion, lower for better kernels."""
         return misfit(self.denoiser, self.y, self.known, trimmed(h))
+
+
+class Explanation(NamedTuple):
+    """A likely kernel, the level of noise and of the kernel's error together, and its share of the estimate."""
+
+    found: Found
+    sigma_y: float
+    share: float
 
 
 class Search(NamedTuple):
@@ -134,7 +146,7 @@ class BlindDeblurring(Deblurring):
                 hint="take a picture with edges in it",
             )
         kept = self.so_far(picture, job)
-        best, sigma_y = self.look(picture, y, grey, size, kept)
+        (best, sigma_y, _), *_ = self.explanations = self.look(picture, y, grey, size, kept)
         facts = self.tell(name, kept, best, sigma_y)
         values = trimmed(best.kernel).double().cpu().numpy()
         self.kernel = BlurKernel(kernels.unit(values))  # as `gpnp deblur` does with the file of it
@@ -142,6 +154,24 @@ class BlindDeblurring(Deblurring):
         A = self.operator(y.shape[1:]) if config.simulate else self.observed(y, name)
         restored = self.restored(picture, job, A, y, truth, sigma_y)
         return Restored(restored.files + self.files(job, kept.frames), restored.facts | facts, spent=(kept.path,))
+
+    def explained(
+        self, picture: Picture, A: LinearOperator, y: Tensor, sigma_y: float
+    ) -> tuple[Samples, dict[str, Any]]:
+        """What is behind the data; an estimate by `pnp` is the mean of those by all likely kernels."""
+        samples, facts = super().explained(picture, A, y, sigma_y)
+        best, *others = self.explanations
+        if self.config.sampler.method != "pnp" or not others:
+            return samples, facts
+        mean, shifts = best.share * samples.mean, []
+        for found, level, share in others:
+            kernel = trimmed(moved_onto(found.kernel, best.found.kernel)).double().cpu()
+            other, more = super().explained(picture, A.by(kernel / kernel.sum()), y, level)
+            shifts.append(offset(other.mean, samples.mean))
+            mean += share * shifted(other.mean, *shifts[-1])
+            facts["nfe"] += more["nfe"]
+        facts |= {"kernel_shares": [each.share for each in self.explanations], "kernel_shifts": shifts}
+        return replace(samples, mean=mean.clip(0, 1)), facts
 
     def so_far(self, picture: Picture, job: Job) -> Kept:
         """What is known of the kernel beforehand: nothing, or with --resume what an interrupted run had found."""
@@ -166,11 +196,8 @@ class BlindDeblurring(Deblurring):
             )
         return size, size
 
-    def look(self, picture: Picture, y: Tensor, grey: Tensor, size: tuple[int, int], kept: Kept) -> tuple[Found, float]:
-        """All searches, each by edges first, then by chains; on the part of the picture that tells most.
-
-        Also the level of noise and of the kernel's error together, for the pass that follows.
-        """
+    def look(self, picture: Picture, y: Tensor, grey: Tensor, size: tuple[int, int], kept: Kept) -> list[Explanation]:
+        """All searches, each by edges first, then by chains, on the part of the picture that tells most; the best first."""
         config = self.config
         known = unsaturated(y, reach=max(size))
         part = richest_window(grey, known, max(config.search.crop, 6 * max(size)))
@@ -192,7 +219,6 @@ class BlindDeblurring(Deblurring):
         evidence = Evidence(denoiser, grey, known, floor)
         with torch.inference_mode():
             best = self.search(evidence, size, kept, picture.sha256)
-            sigma_y = total_noise(noise, floor, best.misfit)
             none = torch.zeros_like(best.kernel)
             none[size[0] // 2, size[1] // 2] = 1
             narrow = float(best.kernel.max()) > NARROW and fine_detail(grey) > DETAILED
@@ -200,8 +226,15 @@ class BlindDeblurring(Deblurring):
                 self.report.note(f"{picture.path}: not blurred, as far as can be told: the kernel is one pixel")
                 # detail passes for noise: do no harm
                 sigma_y = NOISE_FLOOR if config.noise == "auto" else noise
-                best = replace(best, kernel=none, misfit=unblurred)
-        return best, sigma_y
+                return [Explanation(replace(best, kernel=none, misfit=unblurred), sigma_y, 1.0)]
+        count = config.search.average
+        if count == "auto":
+            count = 1 if floor > NOISY else AVERAGED
+        every = kept.found + kept.passed
+        likely = [every[k] for k in distinct(every, count)]
+        shares = plausible([each.misfit for each in likely])
+        levels = [total_noise(noise, floor, each.misfit) for each in likely]
+        return [Explanation(*each) for each in zip(likely, levels, shares, strict=True) if each[2] > 0]
 
     def search(self, evidence: Evidence, size: tuple[int, int], kept: Kept, sha256: str) -> Found:
         """All searches that `kept` does not hold yet, each by edges first, then by chains; the best of them."""
@@ -278,6 +311,9 @@ class BlindDeblurring(Deblurring):
             self.report.note(
                 f"{name}: {self.config.kernel_model} of {', '.join(f'{key} {v:.3g}' for key, v in phi.items())}"
             )
+        if self.config.sampler.method == "pnp" and len(self.explanations) > 1:
+            shares = " ".join(f"{100 * each.share:.0f} %" for each in self.explanations)
+            self.report.note(f"{name}: the mean of what {len(self.explanations)} likely kernels lead to, by {shares}")
         if best.change > RESTLESS:
             self.report.warn(f"{name}: the kernel has not settled; more --search-iterations may help")
         ring = float(kernel.sum() - kernel[1:-1, 1:-1].sum())
@@ -350,6 +386,13 @@ def total_noise(noise: float, floor: float, misfit: float) -> float:
     which is less noisy than a colour picture's channels are.
     """
     return math.hypot(noise, math.sqrt(max(0.0, misfit**2 - floor**2)))
+
+
+def plausible(misfits: Sequence[float]) -> list[float]:
+    """The shares of kernels with these misfits, the lowest first; 0 for what hardly counts."""
+    weights = [math.exp((1 - misfit / misfits[0]) / PLAUSIBLE) for misfit in misfits]
+    weights = [weight if weight > LEAST_SHARE * sum(weights) else 0.0 for weight in weights]
+    return [weight / sum(weights) for weight in weights]
 
 
 def narrower(size: tuple[int, int]) -> list[tuple[int, int]]:

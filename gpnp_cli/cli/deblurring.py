@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from . import results
 from .batch import Job, Restored
 from .options import Call
 from .restoration import Sampling
+from .results import Samples
 
 NOISE_FLOOR = 1 / 255 / math.sqrt(12)  # what rounding to 8 bits leaves; a blur cannot be undone without any noise
 CHANNELS = 0.668  # the std of luma of three channels' independent noise of std 1
@@ -102,12 +104,7 @@ class Deblurring(Sampling):
     ) -> Restored:
         """The results for data `y` = A x + noise of std `sigma_y`; `picture` has the size of the result."""
         config, name = self.config, str(job.input.path)
-        samples, facts = self.sample(
-            picture,
-            ForwardModel(A, A.believed(y), sigma_y),
-            lambda rng: self.start(A.extend(y), rng),
-            lambda x: self.pixels(A.crop(x)),
-        )
+        samples, facts = self.explained(picture, A, y, sigma_y)
         facts |= {"sigma_y": sigma_y, "residual_ratio": self.check_residual(facts["residual"], sigma_y, name)}
 
         damaged, shown = (self.pixels(x)[0].cpu().numpy().clip(0, 1) for x in (y, A.crop(A.extend(y))))
@@ -125,6 +122,17 @@ class Deblurring(Sampling):
         if config.simulate:
             files.append(self.kept(picture, damaged))
         return Restored(files + self.trace(), facts)
+
+    def explained(
+        self, picture: Picture, A: LinearOperator, y: Tensor, sigma_y: float
+    ) -> tuple[Samples, dict[str, Any]]:
+        """What `sample` finds behind the data `y` = A x + noise of std `sigma_y`."""
+        return self.sample(
+            picture,
+            ForwardModel(A, A.believed(y), sigma_y),
+            lambda rng: self.start(A.extend(y), rng),
+            lambda x: self.pixels(A.crop(x)),
+        )
 
     def kept(self, picture: Picture, damaged: np.ndarray) -> tuple[str, str, Callable[[], bytes]]:
         """The simulated data as a file; where they are smaller than the result, without its transparency."""

@@ -43,6 +43,7 @@ class Restoration:
         self.report.note(f"gpnp: {sentence}")
         self._priors: dict[int, build.Prior] = {}
         self._warned = False
+        self._far: Path | None = None  # the picture last warned of, by `check_familiar`
 
     def run(self, batch: Batch) -> int:
         precision = str(self.dtype).removeprefix("torch.")
@@ -112,7 +113,8 @@ class Restoration:
             return {}
         rng = generator(build.picture_seed(self.seed, picture.sha256, (2,)))
         ratio = float(relative_residual(denoiser, x, LEVEL, rng).mean()) / known["highest"]
-        if ratio > FAR:
+        if ratio > FAR and self._far != picture.path:
+            self._far = picture.path
             self.report.warn(
                 f"{picture.path}: far from what denoiser {self.config.model.denoiser} was trained on: at sigma {LEVEL:g} "
                 f"its denoising residual is {ratio:.1f} times the highest of the validation pictures"

@@ -93,8 +93,8 @@ def parameters(fit: Fits) -> tuple[float, ...] | None:
 class Kept:
     """What is finished of the search for one picture's kernel, in memory and in the file `path`.
 
-    `starts` are the kernels that the edges found where searches had to be chosen by them; `found` are the finished
-    searches, `frames` those of the best of them. `begun` is what the edges of the search under
+    `starts` are the kernels that the edges found where searches had to be chosen by them; `found` are the better kernels of
+    the finished searches, `passed` the other ones, `frames` those of the best of them. `begun` is what the edges of the search under
     way have found, if they are done, and `trail` that search; `rng` and `phi` are the state of its GPnP-EM's generators and
     M-step. `identity` says of which input, settings and weights all this is.
     """
@@ -103,6 +103,7 @@ class Kept:
         self.path, self.identity, self.report = path, identity, report
         self.starts: list[Found] = []
         self.found: list[Found] = []
+        self.passed: list[Found] = []
         self.frames: list[Snapshot] = []
         self.clear()
         self.written, self.writable = time.monotonic(), True
@@ -129,12 +130,12 @@ class Kept:
         self.save()
 
     def finish(self, refined: Found) -> None:
-        """The search under way is finished: the better one of its two kernels is kept."""
-        one = refined
-        if self.begun.misfit < refined.misfit:
-            one = replace(refined, kernel=self.begun.kernel, misfit=self.begun.misfit, phi=self.begun.phi)
-        self.found.append(one)
-        if self.best() is one:
+        """The search under way is finished, with two kernels."""
+        begun = replace(refined, kernel=self.begun.kernel, misfit=self.begun.misfit, phi=self.begun.phi)
+        better, other = (begun, refined) if begun.misfit < refined.misfit else (refined, begun)
+        self.found.append(better)
+        self.passed.append(other)
+        if self.best() is better:
             self.frames = self.trail.frames
         self.clear()
         self.save()
@@ -159,16 +160,12 @@ class Kept:
         """Write the file. A search that cannot be kept goes on nevertheless."""
         if not self.writable:
             return
-        tensors = {f"start-{k}": each.kernel for k, each in enumerate(self.starts)}
-        tensors |= {f"search-{k}": each.kernel for k, each in enumerate(self.found)}
-        tensors |= packed("best", self.frames)
-        rest = {
-            "format": KIND,
-            "identity": self.identity,
-            "starts": [numbers(each) for each in self.starts],
-            "found": [numbers(each) for each in self.found],
-            "shares": [frame.share for frame in self.frames],
-        }
+        tensors, rest = packed("best", self.frames), {"format": KIND, "identity": self.identity}
+        for name in LISTS:
+            kernels = getattr(self, name)
+            tensors |= {f"{name}-{k}": each.kernel for k, each in enumerate(kernels)}
+            rest[name] = [numbers(each) for each in kernels]
+        rest["shares"] = [frame.share for frame in self.frames]
         if self.begun is not None:
             step = self.trail.step
             tensors |= {"begun": self.begun.kernel, "x": step.state.x, "h": step.state.h, "picture": step.picture}
@@ -214,10 +211,9 @@ class Kept:
     def _unpack(self, tensors: dict[str, Tensor], rest: dict, device: torch.device) -> None:
         # copies: what lies in the file's own memory is not aligned, and sums may depend on that in the last bit
         there = {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
-        starts, found = (
-            [unpacked_found(there[f"{name}-{k}"], told) for k, told in enumerate(rest[names])]
-            for name, names in (("start", "starts"), ("search", "found"))
-        )
+        lists = {
+            name: [unpacked_found(there[f"{name}-{k}"], told) for k, told in enumerate(rest[name])] for name in LISTS
+        }
         frames, under_way = unpacked("best", tensors, rest["shares"]), rest.get("under_way")
         if under_way is not None:
             begun = unpacked_found(there["begun"], under_way["begun"])
@@ -227,9 +223,12 @@ class Kept:
             trail.frames = unpacked("trail", tensors, under_way["shares"])
             rng, phi = [tensors[f"rng-{k}"].clone() for k in range(under_way["rng"])], as_tuple(under_way["phi"])
             self.begun, self.trail, self.rng, self.phi = begun, trail, rng, phi
-        self.starts, self.found, self.frames = starts, found, frames
+        for name, kernels in lists.items():
+            setattr(self, name, kernels)
+        self.frames = frames
 
 
+LISTS = ("starts", "found", "passed")  # of `Kept`, in the file
 NUMBERS = ("misfit", "change", "nfe", "window", "phi")  # of a `Found`, in the file
 
 

@@ -97,6 +97,10 @@ class Blur(LinearOperator):
         correlation = irfft2(squared_modulus(self.circular._spectrum), s=self.torus)  # A A^T without the cropping
         self._gram = rfft2(correlation[::scale, ::scale]).real.clamp_min(0)
 
+    def by(self, kernel: Tensor) -> "Blur":
+        """The blur of the same data by another `kernel`; both without a `scale`."""
+        return Blur(kernel, self.y_shape, self.tolerance, known=self._known)
+
     def crop(self, x: Tensor) -> Tensor:
         """The part of `x` `(N, *x_shape)` inside the frame."""
         return x[self.frame]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from gpnp_cli.cli import blind_deblurring
-from gpnp_cli.cli.blind_deblurring import distinct, narrower, total_noise
+from gpnp_cli.cli.blind_deblurring import distinct, narrower, plausible, total_noise
 from gpnp_cli.cli.searching import Found
 from gpnp_cli.imageio import read_picture
 from gpnp_cli.jpeg import coding_error
@@ -122,6 +122,60 @@ def test_starts_that_are_alike_count_once():
     starts[0] = replace(starts[0], kernel=starts[0].kernel.roll((1, 1), (0, 1)))  # moved, but the same as the third
     assert distinct(starts, 6) == [2, 1, 3]
     assert distinct(starts, 2) == [2, 1]
+
+
+def test_kernels_count_by_how_likely_they_are():
+    first, second, third = plausible([0.005, 0.00501, 0.005015])
+    assert first + second + third == pytest.approx(1)
+    assert second / first == pytest.approx(np.exp(-2 / 3)) and third / first == pytest.approx(np.exp(-1))
+    assert plausible([0.005, 0.006]) == [1, 0]
+    assert plausible([0.005]) == [1]
+
+
+@pytest.fixture
+def motions(gpnp, alone, monkeypatch):
+    """Runs on a picture that an 11-pixel motion blurred, in which two quick searches find two kernels."""
+    monkeypatch.setattr(blind_deblurring, "PLAUSIBLE", 10.0)
+    monkeypatch.setattr(blind_deblurring, "SAME", 0.01)
+    Image.fromarray(rectangles(0, 64, (8, 30))).filter(ImageFilter.BoxBlur(2)).save("pic.png")
+    flags = ("--iterations", "3", "--search-iterations", "1", "--restarts", "2")
+    flags += (
+        "--kernel-size",
+        "9",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--noise",
+        "0.004",
+        "--save",
+        "mean,kernel",
+        "-f",
+    )
+
+    def run(*more):
+        code, _, err = gpnp("blind-deblur", "pic.png", *flags, *more)
+        assert code == 0, err
+        return manifest(), read_picture(Path("gpnp_out/pic.blind-deblur.png")).pixels, err
+
+    return run
+
+
+def test_an_estimate_is_the_mean_over_likely_kernels(motions):
+    told, both, err = motions("--method", "pnp", "--average", "2")
+    assert len(told["kernel_shares"]) == 2 and sum(told["kernel_shares"]) == pytest.approx(1)
+    assert told["nfe"] == 6
+    assert "the mean of what 2 likely kernels lead to, by 5" in err
+    single, best, err = motions("--method", "pnp", "--average", "1")
+    assert "kernel_shares" not in single and single["nfe"] == 3 and "likely kernels" not in err
+    assert single["kernel_misfit"] == told["kernel_misfit"]
+    assert 1e-4 < np.abs(both - best)[:, 5:-5, 5:-5].mean() < 5e-3
+
+
+@pytest.mark.parametrize("more", [("--method", "pnp", "--noise", "0.01"), ("-n", "1")])
+def test_with_noise_and_for_samples_the_best_kernel_is_taken(motions, more):
+    told, _, err = motions(*more)
+    assert "kernel_shares" not in told and told["nfe"] <= 4 and "likely kernels" not in err
 
 
 @pytest.fixture

@@ -28,10 +28,11 @@ def kept(tmp_path):
 
 
 @pytest.mark.parametrize(("edges", "refined"), [(0.02, 0.01), (0.01, 0.02)])
-def test_the_better_kernel_of_a_search_is_kept(kept, edges, refined):
+def test_the_better_kernel_of_a_search_comes_first(kept, edges, refined):
     kept.begin(found(edges), trail(0.5))
     kept.finish(found(refined))
     assert [each.misfit for each in kept.found] == [0.01]
+    assert [each.misfit for each in kept.passed] == [0.02]
     assert kept.best().kernel.unique().tolist() == [pytest.approx(0.01)]
     assert kept.begun is None
 
