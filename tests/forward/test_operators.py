@@ -383,6 +383,16 @@ def test_preconditioner_saves_steps_and_changes_nothing_else():
     assert counts[1] <= 5 < counts[0]
 
 
+def test_the_same_data_by_another_kernel():
+    rng = generator(0)
+    A, other = blur_partly_known(rng), kernel(rng, 5, 3)
+    B = A.by(other)
+    assert B.x_shape == (2, 9, 6)
+    x = torch.randn(1, *B.x_shape, generator=rng)
+    whole = Blur(other, A.y_shape).forward(x)
+    assert torch.equal(B.forward(x), A.believed(whole)) and not torch.equal(B.forward(x), whole)
+
+
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "approximate"])
 def test_mask_without_noise_keeps_known_pixels_exactly(exact):
     A = mask_per_channel(generator(1))
