@@ -25,6 +25,7 @@ from machine import header
 from torch import Tensor
 
 from gpnp_cli.cli.blind_deblurring import (
+    NOISY,
     NOISY_ITERATIONS,
     NOISY_SEARCHES,
     REFINED_ENERGY,
@@ -154,7 +155,8 @@ def measure(crop: Crop, searches: Searches, window: int, iterations: int) -> lis
     second = FreeForm([SmallEnergy(REFINED_ENERGY), *usual])
     wiener, rows = Wiener(crop.kernel), []
     for number, (weight, decay, energy) in enumerate(searches):
-        first, schedule = FreeForm([SmallEnergy(energy), *usual]), Schedule(iterations, weight=weight, decay=decay)
+        first = FreeForm([SmallEnergy(energy), *usual])
+        schedule = Schedule(iterations, weight=weight, decay=decay, extremes=crop.noise <= NOISY)
         *_, edges = edges_first(crop.y, known, size, lambda scale, fit=first: fit, schedule)
         rng = ChainRng(number, 1)
         *_, last = refine(evidence.denoiser, crop.y, known, edges, second, schedule, crop.noise, rng)

@@ -242,7 +242,7 @@ class BlindDeblurring(Deblurring):
         noisy, iterations = floor > NOISY, config.iterations
         if iterations == "auto":
             iterations = NOISY_ITERATIONS if noisy else Schedule.iterations
-        schedule = Schedule(iterations)
+        schedule = Schedule(iterations, extremes=not noisy)
         shares = SHARES if self.config.output.animation == "none" else ANIMATED
         followed = partial(follow, window=size, cost=evidence.misfit, shares=shares)
 

@@ -54,7 +54,7 @@ def _largest(x: Tensor, side: int) -> Tensor:
     return patches.repeat_interleave(side, -2).repeat_interleave(side, -1)[..., : x.shape[-2], : x.shape[-1]]
 
 
-def strong_edges(y: Tensor, h: Tensor, weight: float, extremes: Extremes) -> Tensor:
+def strong_edges(y: Tensor, h: Tensor, weight: float, extremes: Extremes | None = None) -> Tensor:
     """x `(1, 1, H, W)` for data `y` of the same size, on the torus."""
     size = y.shape[-2:]
     A = CircularBlur(h, y.shape[1:])
@@ -64,7 +64,7 @@ def strong_edges(y: Tensor, h: Tensor, weight: float, extremes: Extremes) -> Ten
     roughness = squared_modulus(steps).sum(0)
     x, coupling = y, 2 * weight
     while coupling < COUPLING_MAX:
-        g = irfft2(steps * rfft2(extremes(x)), s=size)  # (1, 2, H, W)
+        g = irfft2(steps * rfft2(extremes(x) if extremes else x), s=size)  # (1, 2, H, W)
         g = torch.where(g.square().sum(1, keepdim=True) > weight / coupling, g, 0)
         x = irfft2(
             (data + coupling * (steps.conj() * rfft2(g)).sum(1, keepdim=True)) / (power + coupling * roughness), s=size

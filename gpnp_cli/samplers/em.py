@@ -85,9 +85,10 @@ class GpnpEm:
 class Schedule:
     """The search: strong edges from coarse to fine, then GPnP-EM at full resolution.
 
-    Each level is `ratio` times finer than the one before, the coarsest kernel about `smallest` wide; on each, picture and
-    kernel are found in turn `rounds` times, the price `weight` of an edge falling by `decay` each time. Of the
-    `iterations` that follow, sigma falls from `sigma_max` to `sigma_min`; the data's noise is `sigma_y` at first.
+    Each level is `ratio` times finer than the one before, the coarsest kernel about `smallest` wide; on each, picture
+    and kernel are found in turn `rounds` times, the price `weight` of an edge falling by `decay` each time;
+    `extremes` says whether black and white are given back to the edges, for noise lowers and lifts pixels, too. Of
+    the `iterations` that follow, sigma falls from `sigma_max` to `sigma_min`; the data's noise is `sigma_y` at first.
     """
 
     iterations: int = 24
@@ -99,6 +100,7 @@ class Schedule:
     rounds: int = 5
     weight: float = 8e-3
     decay: float = 1.1
+    extremes: bool = True
 
     def factors(self, size: tuple[int, int]) -> list[float]:
         """The levels' scales, coarsest first, the last one 1, for a kernel of this size."""
@@ -130,7 +132,7 @@ Fits = Callable[[float], Fit]  # the M-step at a scale
 def edges_first(y: Tensor, known: Tensor, size: tuple[int, int], fit: Fits, schedule: Schedule) -> Iterator[EmStep]:
     """A kernel from strong edges, from coarse to fine."""
     factors, weight, iteration, h = schedule.factors(size), schedule.weight, 0, None
-    extremes = Extremes.of(y)
+    extremes = Extremes.of(y) if schedule.extremes else None
     for level, scale in enumerate(factors):
         small = y if scale == 1 else shrunk(y, scale)
         seen = known if scale == 1 else shrunk(known[None, None].to(y), scale)[0, 0] > 0.999
@@ -143,7 +145,8 @@ def edges_first(y: Tensor, known: Tensor, size: tuple[int, int], fit: Fits, sche
             x = strong_edges(whole, h, weight, extremes)
             h = fit_kernel(x, small, seen, A.frame, h, mstep, rounds=2)
             h, x = recentred(h, x)
-            weight, extremes, iteration = weight / schedule.decay, extremes.narrower(), iteration + 1
+            weight, iteration = weight / schedule.decay, iteration + 1
+            extremes = extremes and extremes.narrower()
             yield EmStep(iteration, 0.0, EmState(x, h, schedule.sigma_y), 0, scale, A.crop(x))
 
 

@@ -100,9 +100,17 @@ def test_a_straight_motion_is_found(gpnp, alone, model):
 
 
 @pytest.mark.parametrize(("noise", "steps"), [("0.003", 24), ("0.01", 12)])
-def test_a_noisy_picture_takes_fewer_steps(blind, pic, noise, steps):
+def test_a_noisy_picture_takes_fewer_steps_and_no_black_and_white(blind, pic, monkeypatch, noise, steps):
+    edges, schedules = blind_deblurring.edges_first, []
+
+    def watched(*arguments):
+        schedules.append(arguments[-1])
+        return edges(*arguments)
+
+    monkeypatch.setattr(blind_deblurring, "edges_first", watched)
     assert blind("pic.png", "--noise", noise, "--search-iterations", "auto", *MEAN).code == 0
     assert manifest()["kernel_nfe"] == steps
+    assert [each.extremes for each in schedules] == [noise == "0.003"]
 
 
 def test_auto_tries_narrower_windows_too():

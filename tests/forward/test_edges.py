@@ -1,14 +1,11 @@
 """Pictures of few edges."""
 
-import math
-
 import torch
 
 from gpnp_cli.forward.blur import Blur, CircularBlur
 from gpnp_cli.forward.edges import MARGIN, MARGIN_FALL, PATCH, Extremes, completed, strong_edges
 
 SPOT = torch.ones(1, 1)
-NONE = Extremes(-math.inf, math.inf, 0.0)
 
 
 def box(height=48, width=50):
@@ -20,17 +17,17 @@ def box(height=48, width=50):
 def test_faint_texture_goes_and_edges_stay():
     x = box()
     noisy = x + 0.03 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    flat = strong_edges(noisy, SPOT, 0.01, NONE)
+    flat = strong_edges(noisy, SPOT, 0.01)
     assert float((flat - x).abs().max()) < 0.06
     steps = (flat[..., 1:] - flat[..., :-1]).abs() > 0.01
     assert float(steps.float().mean()) < 0.06
-    assert float((strong_edges(noisy, SPOT, 1e-6, NONE) - noisy).abs().max()) < 0.01  # for nothing, all of it stays
+    assert float((strong_edges(noisy, SPOT, 1e-6) - noisy).abs().max()) < 0.01  # for nothing, all of it stays
 
 
 def test_a_known_blur_is_undone():
     x, h = box(), torch.full((1, 7), 1 / 7)
     y = CircularBlur(h, x.shape[1:]).forward(x)
-    sharp = strong_edges(y, h, 2e-3, NONE)
+    sharp = strong_edges(y, h, 2e-3)
     assert float((sharp - x).abs().mean()) < 0.35 * float((y - x).abs().mean())
 
 
@@ -45,7 +42,6 @@ def test_extremes_that_blur_took_are_given_back():
     x[..., ::12, 50] = 0.0
     assert torch.equal(made, x)  # nothing else
     assert torch.equal(1 - Extremes(0.0, 1.0, 0.05)(1 - x), extremes(x))  # white is as black
-    assert torch.equal(NONE(x), x)
 
 
 def test_patches_at_the_border_are_patches():

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gpnp_cli.forward.blur import Blur
+from gpnp_cli.forward.edges import MARGIN_FALL, Extremes
 from gpnp_cli.forward.kernel_fit import Connectedness, FreeForm, SmallEnergy, Sparsity, moved_onto
 from gpnp_cli.samplers.base import iterate
 from gpnp_cli.samplers.em import EmState, EmStep, GpnpEm, Schedule, edges_first, misfit, refine
@@ -123,6 +124,23 @@ def test_a_search_tells_every_iteration(case):
     assert steps[-1].state.h.shape == size
     sizes = [step.picture.shape[-1] for step in steps]
     assert sizes == sorted(sizes) and sizes[0] < 60
+
+
+def test_black_and_white_are_given_back_if_the_schedule_says_so(case, monkeypatch):
+    _, _, y = case
+    known, seen = torch.ones(y.shape[-2:], dtype=torch.bool), []
+
+    def edges(y, h, weight, extremes):
+        seen.append(extremes)
+        return y
+
+    monkeypatch.setattr("gpnp_cli.samplers.em.strong_edges", edges)
+    list(edges_first(y, known, (11, 11), lambda scale: FIRST, Schedule(rounds=2)))
+    margins = torch.tensor([each.margin for each in seen])
+    assert torch.allclose(margins[1:] * MARGIN_FALL, margins[:-1]) and seen[0] == Extremes.of(y)
+    count = len(seen)
+    list(edges_first(y, known, (11, 11), lambda scale: FIRST, Schedule(rounds=2, extremes=False)))
+    assert seen[count:] == count * [None]
 
 
 def test_chains_begin_at_the_denoisers_picture_not_at_the_edges(case):
