@@ -52,8 +52,9 @@ RESTLESS = 0.15  # a larger change is worth a warning
 NARROW, DETAILED = 0.15, 0.05
 SHARP = 0.8  # a kernel with such a share in one pixel hardly blurs
 # The pictures that likely kernels lead to are averaged, for one estimate: by exp(-excess misfit / PLAUSIBLE), as a share
-# of the best one's. Where noise is above NOISY the misfit tells less, and the best kernel alone is better.
-AVERAGED, PLAUSIBLE, LEAST_SHARE = 4, 0.003, 0.03
+# of the best one's. Where noise is above NOISY the misfit tells less, and the best kernel alone is better; above LARGE
+# pixels one more estimate takes minutes.
+AVERAGED, PLAUSIBLE, LEAST_SHARE, LARGE = 4, 0.003, 0.03, 2_000_000
 REFINED_ENERGY = 0.003  # SmallEnergy's weight in GPnP-EM: without it kernels scatter little by little
 REGULARISERS = {"l2": SmallEnergy(0.01), "sparse": Sparsity(1e-4), "connected": Connectedness()}
 # The searches by edges: the price of an edge, how it falls from round to round, and how much the kernel is spread out.
@@ -229,7 +230,7 @@ class BlindDeblurring(Deblurring):
                 return [Explanation(replace(best, kernel=none, misfit=unblurred), sigma_y, 1.0)]
         count = config.search.average
         if count == "auto":
-            count = 1 if floor > NOISY else AVERAGED
+            count = 1 if floor > NOISY or y.shape[2] * y.shape[3] > LARGE else AVERAGED
         every = kept.found + kept.passed
         likely = [every[k] for k in distinct(every, count)]
         shares = plausible([each.misfit for each in likely])

@@ -180,8 +180,9 @@ def test_an_estimate_is_the_mean_over_likely_kernels(motions):
     assert 1e-4 < np.abs(both - best)[:, 5:-5, 5:-5].mean() < 5e-3
 
 
-@pytest.mark.parametrize("more", [("--method", "pnp", "--noise", "0.01"), ("-n", "1")])
-def test_with_noise_and_for_samples_the_best_kernel_is_taken(motions, more):
+@pytest.mark.parametrize("more", [("--method", "pnp", "--noise", "0.01"), ("-n", "1"), ("--method", "pnp")])
+def test_with_noise_for_samples_and_large_pictures_the_best_kernel_is_taken(motions, monkeypatch, more):
+    monkeypatch.setattr(blind_deblurring, "LARGE", 4000 if more == ("--method", "pnp") else 5000)  # it has 4096 pixels
     told, _, err = motions(*more)
     assert "kernel_shares" not in told and told["nfe"] <= 4 and "likely kernels" not in err
 
