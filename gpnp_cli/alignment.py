@@ -1,7 +1,7 @@
 """Comparing up to a shift: what is moved together with its blur kernel is the same picture.
 
-Scores: the protocol of Levin et al. (TPAMI 2011): the estimate is moved by quarter pixels (linear in between) to where it differs
-least from the truth, whose border is left out. numpy only.
+Scores: the protocol of Levin et al. (TPAMI 2011): the estimate is moved by quarter pixels (linear in between) to where
+it differs least from the truth, whose border is left out. numpy only.
 """
 
 import math

@@ -21,6 +21,7 @@ from .blur import CircularBlur, squared_modulus
 COUPLING_MAX = 1e4  # at the end of the splitting; it doubles from 2 weight on
 
 PATCH = 0.05  # the side of a neighbourhood, as a share of the picture's
+ENOUGH = 2**24  # pixels to tell black and white by; PyTorch's quantiles take no more
 MARGIN, MARGIN_FALL = 0.1, 1.1  # of black and white, as a share of the pixels' range; how it falls from round to round
 
 
@@ -35,7 +36,8 @@ class Extremes:
     @classmethod
     def of(cls, y: Tensor) -> "Extremes":
         """Those of the pixels of `y`, but for one in a thousand."""
-        black, white = y.flatten().quantile(y.new_tensor([0.001, 0.999])).tolist()
+        pixels = y.flatten()[:: -(-y.numel() // ENOUGH)]
+        black, white = pixels.quantile(y.new_tensor([0.001, 0.999])).tolist()
         return cls(black, white, MARGIN * (white - black))
 
     def narrower(self) -> "Extremes":

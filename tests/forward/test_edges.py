@@ -2,6 +2,7 @@
 
 import torch
 
+from gpnp_cli.forward import edges
 from gpnp_cli.forward.blur import Blur, CircularBlur
 from gpnp_cli.forward.edges import MARGIN, MARGIN_FALL, PATCH, Extremes, completed, strong_edges
 
@@ -50,12 +51,15 @@ def test_patches_at_the_border_are_patches():
     assert float(Extremes(0.0, 1.0, 0.1)(x)[..., 63, 60]) == 0.0
 
 
-def test_the_range_of_a_picture_without_outliers():
+def test_the_range_of_a_picture_without_outliers(monkeypatch):
     y = torch.linspace(0.2, 0.6, 10000).reshape(1, 1, 100, 100).clone()
-    y[0, 0, 0, :5], y[0, 0, 0, 5:10] = 0.0, 1.0
+    y[0, 0, 0, 1:6], y[0, 0, 0, 11:16] = 0.0, 1.0
     extremes = Extremes.of(y)
     assert abs(extremes.black - 0.2) < 1e-3 and abs(extremes.white - 0.6) < 1e-3
     assert abs(extremes.margin - MARGIN * 0.4) < 1e-3
+    monkeypatch.setattr(edges, "ENOUGH", 1000)
+    fewer = Extremes.of(y)
+    assert abs(fewer.black - 0.2) < 0.01 and abs(fewer.white - 0.6) < 0.01
     assert extremes.narrower() == Extremes(extremes.black, extremes.white, extremes.margin / MARGIN_FALL)
 
 
