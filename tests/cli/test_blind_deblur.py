@@ -142,24 +142,12 @@ def test_kernels_count_by_how_likely_they_are():
 
 @pytest.fixture
 def motions(gpnp, alone, monkeypatch):
-    """Runs on a picture that an 11-pixel motion blurred, in which two quick searches find two kernels."""
+    """Runs on a picture that a box of 5x5 pixels blurred, in which two quick searches find kernels that differ a little."""
     monkeypatch.setattr(blind_deblurring, "PLAUSIBLE", 10.0)
     monkeypatch.setattr(blind_deblurring, "SAME", 0.01)
     Image.fromarray(rectangles(0, 64, (8, 30))).filter(ImageFilter.BoxBlur(2)).save("pic.png")
     flags = ("--iterations", "3", "--search-iterations", "1", "--restarts", "2")
-    flags += (
-        "--kernel-size",
-        "9",
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-        "--noise",
-        "0.004",
-        "--save",
-        "mean,kernel",
-        "-f",
-    )
+    flags += (*SMALL[:4], "--kernel-size", "9", "--noise", "0.004", "--save", "mean,kernel", "-f")
 
     def run(*more):
         code, _, err = gpnp("blind-deblur", "pic.png", *flags, *more)
