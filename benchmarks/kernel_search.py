@@ -3,6 +3,8 @@
     python benchmarks/kernel_search.py PHOTOS --out runs/kernel_search.md             # near-real: shakes that vary, coloured noise
     python benchmarks/kernel_search.py PHOTOS --soft --out runs/kernel_search.md      # and as soft as a camera's pixels are
     python benchmarks/kernel_search.py PHOTOS --noisy --out runs/kernel_search.md     # 1 % white noise, shakes of up to 51 pixels
+    python benchmarks/kernel_search.py PHOTOS --noisy --part 390                      # in a part of each crop, instead of all of it
+    python benchmarks/kernel_search.py PHOTOS --soft --side 740 --window 65           # larger crops, and a wider window
 
 Crops of grey photographs, blurred without borders. For every search its kernel's excess error, from the edges and after
 GPnP-EM: how much larger, in dB, the error of a Wiener filter with that kernel is than with the true one, for pictures
@@ -35,6 +37,7 @@ from gpnp_cli.cli.blind_deblurring import (
 )
 from gpnp_cli.denoisers.unet import load_default
 from gpnp_cli.forward.blur import Blur
+from gpnp_cli.forward.informative import richest_window
 from gpnp_cli.forward.kernel_fit import FreeForm, SmallEnergy
 from gpnp_cli.imageio import read_picture
 from gpnp_cli.samplers.em import Schedule, edges_first, refine
@@ -43,7 +46,8 @@ from gpnp_cli.training.data import luma
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 DETAIL = 0.015  # mean difference of neighbours, at least: smooth crops tell nothing
-SIDE, NOISY_SIDE = 255, 378  # pixels of a blurred crop, and of a noisy one
+SIDE, NOISY_SIDE = 255, 500  # pixels of a blurred crop, and of a noisy one
+WINDOW, NOISY_WINDOW = 31, 63  # that kernels are looked for in
 SIGMAS = (0.005, 0.01, 0.02, 0.04)  # that the filter may assume; the noise is the first
 TORUS = 256
 
@@ -58,11 +62,11 @@ class Crop(NamedTuple):
     noise: float
 
 
-def crops(photos: Path, count: int, noisy: bool, soft: bool, seed: int) -> Iterator[Crop]:
+def crops(photos: Path, count: int, side: int, noisy: bool, soft: bool, seed: int) -> Iterator[Crop]:
     """Photographs made smaller, hence sharp, are what is blurred; with `soft` they are as large as they were, and softened."""
     rng = np.random.Generator(np.random.PCG64(seed))
     paths = sorted(p for p in photos.rglob("*") if p.suffix.lower() in SUFFIXES)
-    made, side = 0, NOISY_SIDE if noisy else SIDE
+    made = 0
     for i in rng.permutation(len(paths)):
         if made == count:
             return
@@ -147,21 +151,23 @@ class Wiener:
 
 
 @torch.inference_mode()
-def measure(crop: Crop, searches: Searches, window: int, iterations: int) -> list[tuple[float, float]]:
-    """(criterion, excess) of each search's two kernels, in turn."""
-    known, size = torch.ones(crop.y.shape[2:], dtype=torch.bool), (window, window)
-    evidence = Evidence(load_default(1, None, "cpu", torch.bfloat16), crop.y, known, crop.noise)
+def measure(crop: Crop, searches: Searches, part: int, window: int, iterations: int) -> list[tuple[float, float]]:
+    """(criterion, excess) of each search's two kernels, in turn, looked for in a `part` of that many pixels' side."""
+    rows, columns = richest_window(crop.y, torch.ones(crop.y.shape[2:], dtype=torch.bool), part)
+    y, size = crop.y[..., rows, columns], (window, window)
+    known = torch.ones(y.shape[2:], dtype=torch.bool)
+    evidence = Evidence(load_default(1, None, "cpu", torch.bfloat16), y, known, crop.noise)
     usual = [REGULARISERS["sparse"], REGULARISERS["connected"]]
     second = FreeForm([SmallEnergy(REFINED_ENERGY), *usual])
-    wiener, rows = Wiener(crop.kernel), []
+    wiener, found = Wiener(crop.kernel), []
     for number, (weight, decay, energy) in enumerate(searches):
         first = FreeForm([SmallEnergy(energy), *usual])
         schedule = Schedule(iterations, weight=weight, decay=decay, extremes=crop.noise <= NOISY)
-        *_, edges = edges_first(crop.y, known, size, lambda scale, fit=first: fit, schedule)
+        *_, edges = edges_first(y, known, size, lambda scale, fit=first: fit, schedule)
         rng = ChainRng(number, 1)
-        *_, last = refine(evidence.denoiser, crop.y, known, edges, second, schedule, crop.noise, rng)
-        rows += [(evidence.misfit(step.state.h), wiener.excess(step.state.h)) for step in (edges, last)]
-    return rows
+        *_, last = refine(evidence.denoiser, y, known, edges, second, schedule, crop.noise, rng)
+        found += [(evidence.misfit(step.state.h), wiener.excess(step.state.h)) for step in (edges, last)]
+    return found
 
 
 def main() -> None:
@@ -171,18 +177,23 @@ def main() -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--noisy", action="store_true")
     kind.add_argument("--soft", action="store_true")
+    parser.add_argument("--side", type=int, help="of a blurred crop, in pixels")
+    parser.add_argument("--part", type=int, help="the side of the part that is searched; all of the crop by default")
+    parser.add_argument("--window", type=int, help="the side of the window that kernels are looked for in")
     parser.add_argument("--iterations", type=int, help="of GPnP-EM, instead of those that gpnp takes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     searches, iterations = (NOISY_SEARCHES, NOISY_ITERATIONS) if args.noisy else (SEARCHES, Schedule.iterations)
     iterations = args.iterations or iterations
+    side = args.side or (NOISY_SIDE if args.noisy else SIDE)
+    window = args.window or (NOISY_WINDOW if args.noisy else WINDOW)
     titles = [f"{weight:g}, {decay:g}, {energy:g}" for weight, decay, energy in searches]
     lines = [header(), "", f"| crop | {' | '.join(titles)} | chosen | best |", "|---|" + "---|" * (len(titles) + 2)]
     print("\n".join(lines), flush=True)
     chosen, best = [], []
-    for number, crop in enumerate(crops(args.photos, args.crops, args.noisy, args.soft, args.seed)):
-        rows = measure(crop, searches, 63 if args.noisy else 31, iterations)
+    for number, crop in enumerate(crops(args.photos, args.crops, side, args.noisy, args.soft, args.seed)):
+        rows = measure(crop, searches, args.part or side, window, iterations)
         excess = [value for _, value in rows]
         chosen.append(min(rows)[1])
         best.append(min(excess))

@@ -414,11 +414,9 @@ class Search(Section):
     average: Literal["auto"] | Annotated[int, Field(ge=1, le=6)] = Field(
         "auto", description="Likely kernels whose estimates pnp averages; auto: 4, or 1 if noisy or above 2 megapixels"
     )
-    crop: int = Field(
-        384,
-        ge=64,
-        le=65_536,
-        description="Side in pixels of the part of a large picture that the kernel is looked for in",
+    crop: Literal["auto"] | Annotated[int, Field(ge=64, le=65_536)] = Field(
+        "auto",
+        description="Side in pixels of the part of a large picture that is searched; auto: 12 times the window",
     )
     regularise: Annotated[
         tuple[Literal["none", "l2", "sparse", "connected"], ...],

@@ -54,8 +54,8 @@ def test_crops_are_as_large_and_as_noisy_as_they_are_said_to_be(search, tmp_path
     pixels = np.full((900, 900), 128, np.uint8)
     pixels[:, ::20] = 250
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    (crop,) = search.crops(tmp_path, 1, noisy, soft, 0)
-    side = search.NOISY_SIDE if noisy else search.SIDE
+    side = 240 if soft else 300
+    (crop,) = search.crops(tmp_path, 1, side, noisy, soft, 0)
     assert crop.y.shape == (1, 1, side, side) and crop.kernel.sum() == pytest.approx(1)
     white = float(crop.y[0, 0].diff(dim=0).std()) / 2**0.5
     if noisy:

@@ -46,6 +46,9 @@ from .searching import ANIMATED, SETTLED, SHARES, Found, Kept, Trail, follow, pa
 # --kernel-size auto: an eighth of the shorter side, 65 pixels at most; also narrower windows, down to 31. A window that is
 # far too wide leads the search astray where a picture repeats itself.
 AUTO_SHARE, AUTO_LARGEST, AUTO_SMALLEST = 8, 65, 31
+# --crop auto: so many windows wide, within these sides. Searches go astray on the coarsest level, where kernels are 5
+# pixels wide: there, too, a part must still be a picture.
+CROP_SHARE, CROP_SMALLEST, CROP_LARGEST = 12, 384, 1024
 SAME = 0.15  # the relative difference of two starts that are not both worth GPnP-EM
 RESTLESS = 0.15  # a larger change is worth a warning
 # A sharp picture's softest edges pass for a blur of a pixel or two: what finds such a kernel and has fine detail is sharp.
@@ -58,7 +61,7 @@ AVERAGED, PLAUSIBLE, LEAST_SHARE, LARGE = 4, 0.003, 0.03, 2_000_000
 REFINED_ENERGY = 0.003  # SmallEnergy's weight in GPnP-EM: without it kernels scatter little by little
 REGULARISERS = {"l2": SmallEnergy(0.01), "sparse": Sparsity(1e-4), "connected": Connectedness()}
 # The searches by edges: the price of an edge, how it falls from round to round, and how much the kernel is spread out.
-# Fine texture takes it to a point else; but where noise is above NOISY, spreading scatters it over its window.
+# Fine texture takes it to a point else; where noise is above NOISY, too much spreading scatters it over its window.
 SEARCHES = (
     (6e-3, 1.15, 0.02),
     (2e-3, 1.1, 0.01),
@@ -70,12 +73,12 @@ SEARCHES = (
 NOISY = 0.006
 NOISY_ITERATIONS = 12  # of GPnP-EM, which makes nothing better after that
 NOISY_SEARCHES = (
-    (8e-3, 1.1, 0.001),
-    (4e-3, 1.1, 0.003),
-    (8e-3, 1.1, 0.0),
-    (2e-3, 1.05, 0.001),
-    (2e-3, 1.1, 0.01),
+    (4e-3, 1.1, 0.01),
+    (2e-3, 1.05, 0.01),
     (4e-3, 1.1, 0.03),
+    (2e-3, 1.1, 0.01),
+    (1e-3, 1.05, 0.003),
+    (2e-3, 1.05, 0.001),
 )
 PARAMETRIC_SEARCHES = ((8e-3, 1.1, 0.0), (4e-3, 1.1, 0.0), (2e-3, 1.1, 0.0))  # few parameters cannot shrink to a point
 
@@ -201,7 +204,7 @@ class BlindDeblurring(Deblurring):
         """All searches, each by edges first, then by chains, on the part of the picture that tells most; the best first."""
         config = self.config
         known = unsaturated(y, reach=max(size))
-        part = richest_window(grey, known, max(config.search.crop, 6 * max(size)))
+        part = richest_window(grey, known, searched_side(max(size), config.search.crop))
         if not bool(known.all()):
             share = 100 * float((~known).float().mean())
             self.report.note(f"{picture.path}: {share:.2g} % saturated, left out of the search")
@@ -394,6 +397,12 @@ def plausible(misfits: Sequence[float]) -> list[float]:
     weights = [math.exp((1 - misfit / misfits[0]) / PLAUSIBLE) for misfit in misfits]
     weights = [weight if weight > LEAST_SHARE * sum(weights) else 0.0 for weight in weights]
     return [weight / sum(weights) for weight in weights]
+
+
+def searched_side(window: int, crop: int | str) -> int:
+    """The side of the part of a picture that a kernel in a `window` of that many pixels is looked for in."""
+    least = 6 * window
+    return max(least, min(CROP_SHARE * window, CROP_LARGEST), CROP_SMALLEST) if crop == "auto" else max(least, crop)
 
 
 def narrower(size: tuple[int, int]) -> list[tuple[int, int]]:

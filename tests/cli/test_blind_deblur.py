@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from gpnp_cli.cli import blind_deblurring
-from gpnp_cli.cli.blind_deblurring import distinct, narrower, plausible, total_noise
+from gpnp_cli.cli.blind_deblurring import distinct, narrower, plausible, searched_side, total_noise
 from gpnp_cli.cli.searching import Found
 from gpnp_cli.imageio import read_picture
 from gpnp_cli.jpeg import coding_error
@@ -111,6 +111,14 @@ def test_a_noisy_picture_takes_fewer_steps_and_no_black_and_white(blind, pic, mo
     assert blind("pic.png", "--noise", noise, "--search-iterations", "auto", *MEAN).code == 0
     assert manifest()["kernel_nfe"] == steps
     assert [each.extremes for each in schedules] == [noise == "0.003"]
+
+
+@pytest.mark.parametrize(
+    ("window", "crop", "side"),
+    [(31, "auto", 384), (65, "auto", 780), (101, "auto", 1024), (201, "auto", 1206), (65, 64, 390), (31, 500, 500)],
+)
+def test_wide_kernels_are_looked_for_in_wide_parts(window, crop, side):
+    assert searched_side(window, crop) == side
 
 
 def test_auto_tries_narrower_windows_too():
