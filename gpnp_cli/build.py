@@ -179,10 +179,10 @@ def first_states(sampler: cfg.Sampler, y: Tensor, known: Tensor, rng: ChainRng) 
     return centre + sampler.sigma_max * rng.randn_like(y.expand(n, -1, -1, -1))
 
 
-def chain_groups(samples: int, pixels: int) -> list[list[int]]:
+def chain_groups(chains: Sequence[int], pixels: int) -> list[list[int]]:
     """Chain numbers in batches that fit in memory; the numbers, not the batches, decide what a chain draws."""
     size = max(1, CHAIN_PIXELS // pixels)
-    return [list(range(i, min(i + size, samples))) for i in range(0, samples, size)]
+    return [list(chains[i : i + size]) for i in range(0, len(chains), size)]
 
 
 def picture_seed(seed: int, sha256: str, stream: Sequence[int] = ()) -> int:

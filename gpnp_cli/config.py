@@ -412,7 +412,7 @@ class Search(Section):
         6, ge=1, le=6, description="Weights for edges in each window, and searches that GPnP-EM goes on from"
     )
     average: Literal["auto"] | Annotated[int, Field(ge=1, le=6)] = Field(
-        "auto", description="Likely kernels whose estimates pnp averages; auto: 4, or 1 if noisy or above 2 megapixels"
+        "auto", description="Likely kernels that share the result; auto: 4, or 1 if noisy or above 2 megapixels"
     )
     crop: Literal["auto"] | Annotated[int, Field(ge=64, le=65_536)] = Field(
         "auto",

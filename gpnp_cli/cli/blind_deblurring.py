@@ -25,6 +25,7 @@ from ..forward.kernel_fit import (
     Parametric,
     SmallEnergy,
     Sparsity,
+    likeness,
     moved_onto,
     support,
     trimmed,
@@ -51,13 +52,15 @@ AUTO_SHARE, AUTO_LARGEST, AUTO_SMALLEST = 8, 65, 31
 CROP_SHARE, CROP_SMALLEST, CROP_LARGEST = 12, 384, 1024
 SAME = 0.15  # the relative difference of two starts that are not both worth GPnP-EM
 RESTLESS = 0.15  # a larger change is worth a warning
+ALONE = 0.6  # so is a kernel that is less like those of all other searches
 # A sharp picture's softest edges pass for a blur of a pixel or two: what finds such a kernel and has fine detail is sharp.
 NARROW, DETAILED = 0.15, 0.05
 SHARP = 0.8  # a kernel with such a share in one pixel hardly blurs
-# The pictures that likely kernels lead to are averaged, for one estimate: by exp(-excess misfit / PLAUSIBLE), as a share
-# of the best one's. Where noise is above NOISY the misfit tells less, and the best kernel alone is better; above LARGE
-# pixels one more estimate takes minutes.
+# Likely kernels share the result, samples or an average of estimates: by exp(-excess misfit / PLAUSIBLE), the excess
+# being a share of the best one's. Where noise is above NOISY the misfit tells less, and the best kernel alone is better;
+# above LARGE pixels one more estimate takes minutes.
 AVERAGED, PLAUSIBLE, LEAST_SHARE, LARGE = 4, 0.003, 0.03, 2_000_000
+GOLDEN = (math.sqrt(5) - 1) / 2
 REFINED_ENERGY = 0.003  # SmallEnergy's weight in GPnP-EM: without it kernels scatter little by little
 REGULARISERS = {"l2": SmallEnergy(0.01), "sparse": Sparsity(1e-4), "connected": Connectedness()}
 # The searches by edges: the price of an edge, how it falls from round to round, and how much the kernel is spread out.
@@ -94,6 +97,9 @@ class Evidence(NamedTuple):
     def misfit(self, h: Tensor) -> float:
         """The criterion, lower for better kernels."""
         return misfit(self.denoiser, self.y, self.known, trimmed(h))
+
+
+Models = Sequence[tuple[LinearOperator, float]]  # operators, with their noise levels
 
 
 class Explanation(NamedTuple):
@@ -162,20 +168,47 @@ class BlindDeblurring(Deblurring):
     def explained(
         self, picture: Picture, A: LinearOperator, y: Tensor, sigma_y: float
     ) -> tuple[Samples, dict[str, Any]]:
-        """What is behind the data; an estimate by `pnp` is the mean of those by all likely kernels."""
-        samples, facts = super().explained(picture, A, y, sigma_y)
+        """What is behind the data, over all likely kernels: each has its share of an estimate by `pnp`, or of the chains."""
         best, *others = self.explanations
-        if self.config.sampler.method != "pnp" or not others:
-            return samples, facts
-        mean, shifts = best.share * samples.mean, []
-        for found, level, share in others:
-            kernel = trimmed(moved_onto(found.kernel, best.found.kernel)).double().cpu()
-            other, more = super().explained(picture, A.by(kernel / kernel.sum()), y, level)
-            shifts.append(offset(other.mean, samples.mean))
+        if not others:
+            return super().explained(picture, A, y, sigma_y)
+        kernels = [trimmed(moved_onto(each.found.kernel, best.found.kernel)).double().cpu() for each in others]
+        operators = [A, *(A.by(kernel / kernel.sum()) for kernel in kernels)]
+        shares = [each.share for each in self.explanations]
+        models = [(operator, each.sigma_y) for operator, each in zip(operators, self.explanations, strict=True)]
+        over = self.estimate if self.config.sampler.method == "pnp" else self.samples
+        found, facts = over(picture, models, y, shares)
+        return found, facts | {"kernel_shares": shares}
+
+    def estimate(
+        self, picture: Picture, models: Models, y: Tensor, shares: list[float]
+    ) -> tuple[Samples, dict[str, Any]]:
+        """The mean of one estimate by each of the `models`, moved onto the first one's."""
+        (A, level), *others = models
+        first, facts = super().explained(picture, A, y, level)
+        mean, shifts = shares[0] * first.mean, [(0.0, 0.0)]
+        for (A, level), share in zip(others, shares[1:], strict=True):
+            other, more = super().explained(picture, A, y, level)
+            shifts.append(offset(other.mean, first.mean))
             mean += share * shifted(other.mean, *shifts[-1])
             facts["nfe"] += more["nfe"]
-        facts |= {"kernel_shares": [each.share for each in self.explanations], "kernel_shifts": shifts}
-        return replace(samples, mean=mean.clip(0, 1)), facts
+        return replace(first, mean=mean.clip(0, 1)), facts | {"kernel_shifts": shifts}
+
+    def samples(
+        self, picture: Picture, models: Models, y: Tensor, shares: list[float]
+    ) -> tuple[Samples, dict[str, Any]]:
+        """Samples of which each of the `models` draws its share; those of one model are moved onto the first sample."""
+        sampler = self.config.sampler
+        whose = dealt(shares, sampler.samples, 2 if sampler.antithetic else 1)
+        chains = [[chain for chain, model in enumerate(whose) if model == k] for k in range(len(models))]
+        parts = [self.part(A, y, level, mine) for (A, level), mine in zip(models, chains, strict=True) if mine]
+        found, facts = self.sample(picture, parts)
+        draws, shifts = found.draws.copy(), []
+        for k, mine in enumerate(chains):
+            shifts.append(offset(draws[mine[0]], draws[0]) if k and mine else (0.0, 0.0))
+            for chain in mine if k else []:
+                draws[chain] = shifted(draws[chain], *shifts[-1]).clip(0, 1)
+        return Samples.of(draws, sampler.antithetic), facts | {"kernel_of_sample": whose, "kernel_shifts": shifts}
 
     def so_far(self, picture: Picture, job: Job) -> Kept:
         """What is known of the kernel beforehand: nothing, or with --resume what an interrupted run had found."""
@@ -315,11 +348,20 @@ class BlindDeblurring(Deblurring):
             self.report.note(
                 f"{name}: {self.config.kernel_model} of {', '.join(f'{key} {v:.3g}' for key, v in phi.items())}"
             )
-        if self.config.sampler.method == "pnp" and len(self.explanations) > 1:
+        if len(self.explanations) > 1:
             shares = " ".join(f"{100 * each.share:.0f} %" for each in self.explanations)
-            self.report.note(f"{name}: the mean of what {len(self.explanations)} likely kernels lead to, by {shares}")
+            self.report.note(
+                f"{name}: {len(self.explanations)} likely kernels have their shares of the result: {shares}"
+            )
         if best.change > RESTLESS:
             self.report.warn(f"{name}: the kernel has not settled; more --search-iterations may help")
+        others = [each for k, each in enumerate(found) if k != number]
+        company = max((likeness(each.kernel, found[number].kernel) for each in others), default=1.0)
+        if company < ALONE and float(kernel.max()) < SHARP:
+            self.report.warn(
+                f"{name}: no other search found a kernel like this one (the likest: {company:.2f}, 1 is equal), so it is "
+                "doubtful; a --kernel-size that fits the shake, or a larger --crop, may help"
+            )
         ring = float(kernel.sum() - kernel[1:-1, 1:-1].sum())
         if ring > 0.01:
             self.report.warn(f"{name}: the kernel reaches the border of its window; a larger --kernel-size may help")
@@ -335,6 +377,7 @@ class BlindDeblurring(Deblurring):
             "kernel_change": best.change,
             "kernel_nfe": best.nfe,
             "kernel_misfit": best.misfit,
+            "kernel_likeness": company,
             "search": number,
             "search_misfit": [each.misfit for each in found],
             "search_window": [each.window for each in found],
@@ -397,6 +440,16 @@ def plausible(misfits: Sequence[float]) -> list[float]:
     weights = [math.exp((1 - misfit / misfits[0]) / PLAUSIBLE) for misfit in misfits]
     weights = [weight if weight > LEAST_SHARE * sum(weights) else 0.0 for weight in weights]
     return [weight / sum(weights) for weight in weights]
+
+
+def dealt(shares: Sequence[float], chains: int, together: int) -> list[int]:
+    """Which kernel each of the chains has, `together` chains in turn the same one; the first has the first.
+
+    The multiples of the golden ratio, modulo 1, fill the unit interval evenly however many they are, so that each kernel
+    has about its share of them, and a chain's kernel does not depend on how many there are.
+    """
+    ends = np.cumsum(shares)
+    return [int(np.searchsorted(ends[:-1], chain // together * GOLDEN % 1, side="right")) for chain in range(chains)]
 
 
 def searched_side(window: int, crop: int | str) -> int:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..training.data import luma
 from . import results
 from .batch import Job, Restored
 from .options import Call
-from .restoration import Sampling
+from .restoration import Part, Sampling
 from .results import Samples
 
 NOISE_FLOOR = 1 / 255 / math.sqrt(12)  # what rounding to 8 bits leaves; a blur cannot be undone without any noise
@@ -127,12 +127,12 @@ class Deblurring(Sampling):
         self, picture: Picture, A: LinearOperator, y: Tensor, sigma_y: float
     ) -> tuple[Samples, dict[str, Any]]:
         """What `sample` finds behind the data `y` = A x + noise of std `sigma_y`."""
-        return self.sample(
-            picture,
-            ForwardModel(A, A.believed(y), sigma_y),
-            lambda rng: self.start(A.extend(y), rng),
-            lambda x: self.pixels(A.crop(x)),
-        )
+        return self.sample(picture, [self.part(A, y, sigma_y, range(self.config.sampler.samples))])
+
+    def part(self, A: LinearOperator, y: Tensor, sigma_y: float, chains: Sequence[int]) -> Part:
+        """The chains that explain the data `y` by the operator `A`."""
+        model = ForwardModel(A, A.believed(y), sigma_y)
+        return Part(chains, model, lambda rng: self.start(A.extend(y), rng), lambda x: self.pixels(A.crop(x)))
 
     def kept(self, picture: Picture, damaged: np.ndarray) -> tuple[str, str, Callable[[], bytes]]:
         """The simulated data as a file; where they are smaller than the result, without its transparency."""

@@ -1,5 +1,7 @@
 """The work behind `gpnp inpaint`, apart from its options so that `--help` need not import torch."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -13,7 +15,7 @@ from ..masks import MaskSpec, check_mask
 from . import results
 from .batch import Job, Restored
 from .options import Call
-from .restoration import Sampling
+from .restoration import Part, Sampling
 
 
 class Inpainting(Sampling):
@@ -60,7 +62,8 @@ class Inpainting(Sampling):
             pixels = self.noisy(pixels, config.noise, picture)
         y = torch.where(known, pixels, 0)
         model = ForwardModel(Mask(known, len(picture.pixels)), y, config.noise)
-        samples, facts = self.sample(picture, model, lambda rng: build.first_states(config.sampler, y, known, rng))
+        start = partial(build.first_states, config.sampler, y, known)
+        samples, facts = self.sample(picture, [Part(range(config.sampler.samples), model, start)])
 
         damaged = y[0].cpu().numpy().clip(0, 1)
         scores = self.measure(job, samples, damaged, truth, facts)

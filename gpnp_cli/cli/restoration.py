@@ -3,10 +3,11 @@
 import hashlib
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from ..errors import InputError
 from ..forward.base import ForwardModel
 from ..imageio import Picture, read_picture
 from ..inputs import EXTENSIONS
-from ..samplers.base import Moments, anneal, collect
+from ..samplers.base import anneal, collect
 from ..samplers.pnp import Silence
 from ..samplers.rng import ChainRng, generator
 from . import agreement
@@ -160,6 +161,18 @@ class Restoration:
         return pixels
 
 
+class Part(NamedTuple):
+    """Chains that explain data by one model: their numbers, the model, their first states, the picture in a state.
+
+    `crop` cuts the picture out of a state that reaches beyond it.
+    """
+
+    chains: Sequence[int]
+    model: ForwardModel
+    start: Callable[[ChainRng], Tensor]
+    crop: Callable[[Tensor], Tensor] = lambda x: x
+
+
 class Sampling(Restoration):
     """A restoring command whose results come from annealed chains."""
 
@@ -175,59 +188,52 @@ class Sampling(Restoration):
         self.check_range(prior, self.config.sampler.sigma_min, self.config.sampler.sigma_max)
         return prior
 
-    def sample(
-        self,
-        picture: Picture,
-        model: ForwardModel,
-        start: Callable[[ChainRng], Tensor],
-        crop: Callable[[Tensor], Tensor] = lambda x: x,
-    ) -> tuple[Samples, dict[str, Any]]:
+    def sample(self, picture: Picture, parts: Sequence[Part]) -> tuple[Samples, dict[str, Any]]:
         """Independent posterior draws by annealed chains, in batches that fit in memory, and facts about them.
 
         With `--method pnp` there are no draws, and the mean is the one estimate.
-        `crop` cuts the picture out of a state that reaches beyond it.
         """
         sampler, denoiser = self.config.sampler, self.prior(picture).denoiser
-        sigmas, kernel = build.schedule(sampler, model.sigma_y), build.kernel(sampler, denoiser, model)
-        finish = model.sigma_y == 0 if sampler.method == "pnp" else sampler.final == "denoise"
-        seed = build.picture_seed(self.seed, picture.sha256)
-        draws, moments, residuals, familiar, nfe = [], Moments(), [], {}, 0
-        watched, series = agreement.watched(len(sigmas)) if sampler.samples > 1 else 0, {}
-        monitor = agreement.statistics(model, crop) if watched else {}
-        groups = build.chain_groups(sampler.samples, math.prod(model.A.x_shape[1:]))
+        point, seed = sampler.method == "pnp", build.picture_seed(self.seed, picture.sha256)
+        draws, residuals, series, familiar, nfe = {}, {}, {}, {}, 0
+        watched = agreement.watched(sampler.iterations) if sampler.samples > 1 else 0
+        sizes = [math.prod(part.model.A.x_shape[1:]) for part in parts]
+        groups = [
+            (part, chains)
+            for part, pixels in zip(parts, sizes, strict=True)
+            for chains in build.chain_groups(part.chains, pixels)
+        ]
         with torch.inference_mode():
-            for number, chains in enumerate(groups, start=1):
-                point = sampler.method == "pnp"
+            for number, (part, chains) in enumerate(groups, start=1):
+                model, sigmas = part.model, build.schedule(sampler, part.model.sigma_y)
+                kernel = build.kernel(sampler, denoiser, model)
+                finish = model.sigma_y == 0 if point else sampler.final == "denoise"
                 rng = Silence() if point else ChainRng(seed, chains, self.device, sampler.antithetic)
                 label = f"batch {number}/{len(groups)}  " if len(groups) > 1 else ""
-                steps = anneal(kernel, start(rng), sigmas, rng, finish)
+                steps = anneal(kernel, part.start(rng), sigmas, rng, finish)
                 total = len(sigmas) + finish
                 steps = islice(self.report.track(steps, total, label), total - max(1, finish + watched), None)
+                monitor = agreement.statistics(model, part.crop) if watched else {}
                 chain = collect(steps, burn_in=total - 1, monitor=monitor)
                 x = chain.draws[:, 0]
                 nfe = chain.nfe
                 for name, values in chain.diagnostics.items():  # without the last step, which is of another kind
-                    series.setdefault(name, []).append(values[:watched])
-                residuals += model.residual(x).tolist()
+                    series.setdefault(name, {}).update(zip(chains, values[:watched].unbind(1), strict=True))
+                residuals |= zip(chains, model.residual(x).tolist(), strict=True)
                 familiar = familiar or self.check_familiar(picture, x)  # once a picture
-                x = crop(x).clamp(0, 1)  # what can be shown; mean and spread are those of the samples as written
-                moments.update(x)
-                draws.append(x.cpu().numpy())
-        mean, std = moments.mean.cpu().numpy(), moments.std().cpu().numpy()
-        if sampler.antithetic:  # the mean hardly errs, so that no degree of freedom is lost to it
-            std = std * math.sqrt((moments.count - 1) / moments.count)
-        if sampler.method == "pnp":
-            draws = [np.empty((0, *mean.shape), mean.dtype)]
-        facts = {"nfe": nfe, "residual": residuals, **familiar}
-        if sampler.method != "pnp":
-            facts["diagnostics"] = self.compare(picture, series, sampler.samples // (2 if sampler.antithetic else 1))
-        return Samples(np.concatenate(draws), mean, std), facts
+                draws |= zip(chains, part.crop(x).clamp(0, 1).cpu().numpy(), strict=True)
+        samples = Samples.of(np.stack(in_turn(draws)), sampler.antithetic)
+        facts = {"nfe": nfe, "residual": in_turn(residuals), **familiar}
+        if point:
+            return replace(samples, draws=samples.draws[:0]), facts
+        whole = {name: torch.stack(in_turn(columns), 1) for name, columns in series.items()}
+        facts["diagnostics"] = self.compare(picture, whole, sampler.samples // (2 if sampler.antithetic else 1))
+        return samples, facts
 
-    def compare(self, picture: Picture, series: dict[str, list[Tensor]], chains: int) -> dict[str, Any]:
-        """Whether the chains agree, told and returned; `series` holds each statistic's batches of chains."""
-        whole = {name: torch.cat(batches, 1) for name, batches in series.items()}
-        self.series = {name: values.numpy() for name, values in whole.items()}
-        told = agreement.agreement(whole, chains)
+    def compare(self, picture: Picture, series: dict[str, Tensor], chains: int) -> dict[str, Any]:
+        """Whether the chains agree, told and returned; `series` holds each statistic `(iteration, chain)`."""
+        self.series = {name: values.numpy() for name, values in series.items()}
+        told = agreement.agreement(series, chains)
         if warning := agreement.complaint(told):
             self.report.warn(f"{picture.path}: {warning}")
         elif line := agreement.sentence(told):
@@ -262,6 +268,11 @@ def tell_carried(report: Report, resolved: Resolved) -> None:
         report.note(
             f"gpnp: denoiser {resolved.config.model.denoiser} brings {in_words(own)}; preset balanced goes without"
         )
+
+
+def in_turn(values: dict[int, Any]) -> list[Any]:
+    """The values of chains, by their numbers."""
+    return [values[chain] for chain in sorted(values)]
 
 
 def describe_shape(pixels: np.ndarray) -> str:

@@ -184,7 +184,7 @@ class PriorDrawing(Drawing):
         total = len(levels) + finish
         watched, strip, draws, nfe = self.watched(total), [], [], 0
         with torch.inference_mode():
-            for chains in build.chain_groups(config.sampler.samples, math.prod(shape[1:])):
+            for chains in build.chain_groups(range(config.sampler.samples), math.prod(shape[1:])):
                 rng = ChainRng(self.seed, chains, self.device)
                 start = 0.5 + levels[0] * rng.randn_like(torch.empty(len(chains), *shape))
                 steps = self.report.track(anneal(kernel, start, levels, rng, finish), total)

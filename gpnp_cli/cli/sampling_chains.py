@@ -37,7 +37,7 @@ class ChainDrawing(Drawing):
         draws, series = [], {"energy": [], "mean": [], "acceptance": []}
         watched = self.watched(iterations)
         with torch.inference_mode():
-            for group in build.chain_groups(config.sampler.samples, math.prod(shape)):
+            for group in build.chain_groups(range(config.sampler.samples), math.prod(shape)):
                 rng = ChainRng(self.seed, group, self.device)
                 state = kernel.init(start(energy, shape, rng, sweeps=isinstance(kernel, Sweep | IsingSweep)))
                 steps = self.report.track(iterate(kernel, state, [chains.temperature] * iterations, rng), iterations)

@@ -264,7 +264,7 @@ def _fast(n: int) -> int:
         n += 1
 
 
-def offset(h: Tensor) -> tuple[float, float]:
+def centre_of_mass(h: Tensor) -> tuple[float, float]:
     """Where the kernel's centre of mass lies, from its centre element, in rows and columns."""
     kh, kw = h.shape
     rows, columns = torch.arange(kh).to(h) - kh // 2, torch.arange(kw).to(h) - kw // 2
@@ -281,7 +281,7 @@ def shift(x: Tensor, rows: int, columns: int) -> Tensor:
 
 def recentred(h: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The kernel with its centre of mass within half a pixel of its centre, and the states moved so that h * x stays."""
-    rows, columns = (round(value) for value in offset(h))
+    rows, columns = (round(value) for value in centre_of_mass(h))
     if rows == columns == 0:
         return h, x
     moved = torch.zeros_like(h)
@@ -318,6 +318,12 @@ def support(h: Tensor) -> tuple[slice, slice]:
 def trimmed(h: Tensor) -> Tensor:
     """`h` cut to its `support`."""
     return h[support(h)]
+
+
+def likeness(h: Tensor, reference: Tensor) -> float:
+    """The correlation of two kernels of the same size, the first moved by whole pixels to where it is largest: 1 for equal."""
+    moved = moved_onto(h, reference)
+    return float((moved * reference).sum() / (moved.norm() * reference.norm()))
 
 
 def moved_onto(h: Tensor, reference: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from gpnp_cli.cli import blind_deblurring
-from gpnp_cli.cli.blind_deblurring import distinct, narrower, plausible, searched_side, total_noise
+from gpnp_cli.cli.blind_deblurring import dealt, distinct, narrower, plausible, searched_side, total_noise
 from gpnp_cli.cli.searching import Found
 from gpnp_cli.imageio import read_picture
 from gpnp_cli.jpeg import coding_error
@@ -169,16 +169,53 @@ def test_an_estimate_is_the_mean_over_likely_kernels(motions):
     told, both, err = motions("--method", "pnp", "--average", "2")
     assert len(told["kernel_shares"]) == 2 and sum(told["kernel_shares"]) == pytest.approx(1)
     assert told["nfe"] == 6
-    assert "the mean of what 2 likely kernels lead to, by 5" in err
+    assert "2 likely kernels have their shares of the result: 5" in err
     single, best, err = motions("--method", "pnp", "--average", "1")
     assert "kernel_shares" not in single and single["nfe"] == 3 and "likely kernels" not in err
     assert single["kernel_misfit"] == told["kernel_misfit"]
     assert 1e-4 < np.abs(both - best)[:, 5:-5, 5:-5].mean() < 5e-3
 
 
-@pytest.mark.parametrize("more", [("--method", "pnp", "--noise", "0.01"), ("-n", "1"), ("--method", "pnp")])
-def test_with_noise_for_samples_and_large_pictures_the_best_kernel_is_taken(motions, monkeypatch, more):
-    monkeypatch.setattr(blind_deblurring, "LARGE", 4000 if more == ("--method", "pnp") else 5000)  # it has 4096 pixels
+def test_each_sample_has_one_of_the_likely_kernels(motions):
+    """Those of the best kernel are what they are without the others; the other kernel's lie where these do."""
+    told, both, err = motions("-n", "4", "--average", "2", "--save", "mean,samples,std,kernel")
+    drawn = [read_picture(Path(f"gpnp_out/pic.blind-deblur.sample-{k:02}.png")).pixels for k in range(1, 5)]
+    assert told["kernel_of_sample"] == [0, 1, 0, 1] and len(told["residual"]) == 4
+    assert "2 likely kernels have their shares of the result: 5" in err
+    assert np.abs(both - np.mean(drawn, 0)).max() < 2 / 255
+    _, single, _ = motions("-n", "4", "--average", "1", "--save", "mean,samples,std,kernel")
+    alone = [read_picture(Path(f"gpnp_out/pic.blind-deblur.sample-{k:02}.png")).pixels for k in range(1, 5)]
+
+    def apart(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.abs(a - b)[:, 5:-5, 5:-5].mean())
+
+    assert apart(drawn[0], alone[0]) == apart(drawn[2], alone[2]) == 0
+    assert 0 < apart(drawn[1], alone[1]) < 1.3 * apart(alone[0], alone[1])  # other noise, for another size of states
+    assert told["kernel_shifts"][0] == [0, 0] and 0 < np.abs(told["kernel_shifts"][1]).max() < 1
+    assert not np.array_equal(both, single)
+
+
+def test_a_kernel_that_no_other_search_confirms_is_doubtful(motions, monkeypatch):
+    told, _, err = motions("--average", "1")
+    assert 0.9 < told["kernel_likeness"] < 1 and "doubtful" not in err
+    monkeypatch.setattr(blind_deblurring, "ALONE", (1 + told["kernel_likeness"]) / 2)
+    _, _, err = motions("--average", "1")
+    assert "no other search found a kernel like this one" in err and "doubtful" in err
+    _, _, err = motions("--average", "1", "--restarts", "1")
+    assert "doubtful" not in err  # there is none to be asked
+
+
+def test_each_kernel_has_its_share_of_the_chains():
+    shares = [0.5, 0.3, 0.2]
+    assert dealt(shares, 5, 1) == [0, 1, 0, 2, 0]
+    assert dealt(shares, 6, 2) == [0, 0, 1, 1, 0, 0]  # a pair has one kernel
+    counts = np.bincount(dealt(shares, 1000, 1)) / 1000
+    assert np.allclose(counts, shares, atol=0.005)
+
+
+@pytest.mark.parametrize("more", [("--noise", "0.01"), ("--method", "pnp", "--noise", "0.01"), ()])
+def test_with_noise_and_for_large_pictures_the_best_kernel_is_taken(motions, monkeypatch, more):
+    monkeypatch.setattr(blind_deblurring, "LARGE", 5000 if more else 4000)  # it has 4096 pixels
     told, _, err = motions(*more)
     assert "kernel_shares" not in told and told["nfe"] <= 4 and "likely kernels" not in err
 

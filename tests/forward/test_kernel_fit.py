@@ -11,11 +11,12 @@ from gpnp_cli.forward.kernel_fit import (
     Parametric,
     SmallEnergy,
     Sparsity,
+    centre_of_mass,
     components,
     differences,
     fit_kernel,
+    likeness,
     moved_onto,
-    offset,
     onto_simplex,
     quadratic,
     recentred,
@@ -132,7 +133,7 @@ def test_recentring_moves_the_picture_along():
     h /= h.sum()
     x = rand(2, 1, 40, 40)
     centred, moved = recentred(h, x)
-    assert max(map(abs, offset(centred))) <= 0.5 < max(map(abs, offset(h)))
+    assert max(map(abs, centre_of_mass(centred))) <= 0.5 < max(map(abs, centre_of_mass(h)))
     before, after = (Blur(k, (1, 32, 32)).forward(s) for k, s in ((h, x), (centred, moved)))
     assert torch.allclose(before[..., 4:-4, 4:-4], after[..., 4:-4, 4:-4])
     assert recentred(centred, moved)[0] is centred
@@ -145,7 +146,7 @@ def test_resizing_keeps_the_middle_and_the_sum():
     assert float(large.sum()) == pytest.approx(1)
     assert large.argmax() == 5 * 11 + 5
     assert large[5, 9] > large[5, 10] > 0 and large[5, 1] == 0
-    assert offset(large)[1] == pytest.approx(2 * offset(h / 4)[1], abs=0.01)
+    assert centre_of_mass(large)[1] == pytest.approx(2 * centre_of_mass(h / 4)[1], abs=0.01)
 
 
 def test_support_is_odd_and_centred():
@@ -177,3 +178,11 @@ def test_parameters_are_found(blurred):
     h = fit_kernel(x, y, known, frame, draw((1, 1), 1.0, SHAPE), fit, rounds=4)
     assert fit.phi == pytest.approx((2.3, 0.9), abs=0.02)
     assert torch.equal(h, draw(fit.phi, 1.0, SHAPE))
+
+
+def test_likeness_is_a_correlation_up_to_a_shift():
+    h = torch.zeros(9, 9)
+    h[2, 1:4] = torch.tensor([0.5, 0.3, 0.2])
+    moved, across = h.roll((4, 3), (0, 1)), h.T.contiguous()
+    assert likeness(moved, h) == pytest.approx(1)
+    assert likeness(across, h) == pytest.approx(0.5**2 / float(h.square().sum()))  # their largest entries meet
