@@ -41,6 +41,7 @@ from . import results
 from .batch import Job, Restored, config_hash
 from .deblurring import NOISE_FLOOR, Deblurring
 from .options import Call
+from .restoration import summarised
 from .results import Samples
 from .searching import ANIMATED, SETTLED, SHARES, Found, Kept, Trail, follow, padded
 
@@ -208,7 +209,7 @@ class BlindDeblurring(Deblurring):
             shifts.append(offset(draws[mine[0]], draws[0]) if k and mine else (0.0, 0.0))
             for chain in mine if k else []:
                 draws[chain] = shifted(draws[chain], *shifts[-1]).clip(0, 1)
-        return Samples.of(draws, sampler.antithetic), facts | {"kernel_of_sample": whose, "kernel_shifts": shifts}
+        return summarised(draws, sampler.antithetic), facts | {"kernel_of_sample": whose, "kernel_shifts": shifts}
 
     def so_far(self, picture: Picture, job: Job) -> Kept:
         """What is known of the kernel beforehand: nothing, or with --resume what an interrupted run had found."""

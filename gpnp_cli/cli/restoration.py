@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..forward.base import ForwardModel
 from ..imageio import Picture, read_picture
 from ..inputs import EXTENSIONS
-from ..samplers.base import anneal, collect
+from ..samplers.base import Moments, anneal, collect
 from ..samplers.pnp import Silence
 from ..samplers.rng import ChainRng, generator
 from . import agreement
@@ -222,7 +222,7 @@ class Sampling(Restoration):
                 residuals |= zip(chains, model.residual(x).tolist(), strict=True)
                 familiar = familiar or self.check_familiar(picture, x)  # once a picture
                 draws |= zip(chains, part.crop(x).clamp(0, 1).cpu().numpy(), strict=True)
-        samples = Samples.of(np.stack(in_turn(draws)), sampler.antithetic)
+        samples = summarised(np.stack(in_turn(draws)), sampler.antithetic)
         facts = {"nfe": nfe, "residual": in_turn(residuals), **familiar}
         if point:
             return replace(samples, draws=samples.draws[:0]), facts
@@ -268,6 +268,17 @@ def tell_carried(report: Report, resolved: Resolved) -> None:
         report.note(
             f"gpnp: denoiser {resolved.config.model.denoiser} brings {in_words(own)}; preset balanced goes without"
         )
+
+
+def summarised(draws: np.ndarray, antithetic: bool) -> Samples:
+    """Draws `(K, C, H, W)` in [0, 1], in pairs if they are `antithetic`, with their mean and spread."""
+    moments = Moments()
+    for draw in draws:
+        moments.update(torch.from_numpy(draw)[None])
+    std = moments.std()
+    if antithetic:  # the mean hardly errs, so that no degree of freedom is lost to it
+        std = std * math.sqrt((moments.count - 1) / moments.count)
+    return Samples(draws, moments.mean.numpy(), std.numpy())
 
 
 def in_turn(values: dict[int, Any]) -> list[Any]:

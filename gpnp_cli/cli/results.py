@@ -1,14 +1,12 @@
 """The pictures that every restoring command writes: mean, samples, standard deviation, contact sheet."""
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .. import config as cfg
 from ..errors import InputError, UsageError
@@ -16,7 +14,6 @@ from ..figures import Roi, Tile, contact_sheet, std_picture, std_tile
 from ..imageio import Picture, picture_bytes, written_format
 from ..inputs import EXTENSIONS
 from ..metrics import nrmse, psnr, ssim
-from ..samplers.base import Moments
 from .report import Report
 
 FILE_FORMATS = {
@@ -70,17 +67,6 @@ class Samples:
     draws: np.ndarray
     mean: np.ndarray
     std: np.ndarray
-
-    @classmethod
-    def of(cls, draws: np.ndarray, antithetic: bool) -> "Samples":
-        """Mean and spread of what is written: `draws` `(K, C, H, W)` in [0, 1], in pairs if they are `antithetic`."""
-        moments = Moments()
-        for draw in draws:
-            moments.update(torch.from_numpy(draw)[None])
-        std = moments.std()
-        if antithetic:  # the mean hardly errs, so that no degree of freedom is lost to it
-            std = std * math.sqrt((moments.count - 1) / moments.count)
-        return cls(draws, moments.mean.numpy(), std.numpy())
 
     @property
     def best(self) -> str:
