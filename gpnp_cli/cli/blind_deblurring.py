@@ -268,6 +268,8 @@ class BlindDeblurring(Deblurring):
         count = config.search.average
         if count == "auto":
             count = 1 if floor > NOISY or y.shape[2] * y.shape[3] > LARGE else AVERAGED
+        if config.sampler.method != "pnp" and config.sampler.samples <= 1 + config.sampler.antithetic:
+            count = 1  # the first chain, or pair, has the best kernel
         every = kept.found + kept.passed
         likely = [every[k] for k in distinct(every, count)]
         shares = plausible([each.misfit for each in likely])

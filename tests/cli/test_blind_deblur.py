@@ -213,8 +213,8 @@ def test_each_kernel_has_its_share_of_the_chains():
     assert np.allclose(counts, shares, atol=0.005)
 
 
-@pytest.mark.parametrize("more", [("--noise", "0.01"), ("--method", "pnp", "--noise", "0.01"), ()])
-def test_with_noise_and_for_large_pictures_the_best_kernel_is_taken(motions, monkeypatch, more):
+@pytest.mark.parametrize("more", [("--noise", "0.01"), ("--method", "pnp", "--noise", "0.01"), ("-n", "1"), ()])
+def test_with_noise_for_one_sample_and_for_large_pictures_the_best_kernel_is_taken(motions, monkeypatch, more):
     monkeypatch.setattr(blind_deblurring, "LARGE", 5000 if more else 4000)  # it has 4096 pixels
     told, _, err = motions(*more)
     assert "kernel_shares" not in told and told["nfe"] <= 4 and "likely kernels" not in err
