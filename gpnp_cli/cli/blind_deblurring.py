@@ -204,11 +204,11 @@ class BlindDeblurring(Deblurring):
         chains = [[chain for chain, model in enumerate(whose) if model == k] for k in range(len(models))]
         parts = [self.part(A, y, level, mine) for (A, level), mine in zip(models, chains, strict=True) if mine]
         found, facts = self.sample(picture, parts)
-        draws, shifts = found.draws.copy(), []
-        for k, mine in enumerate(chains):
-            shifts.append(offset(draws[mine[0]], draws[0]) if k and mine else (0.0, 0.0))
-            for chain in mine if k else []:
-                draws[chain] = shifted(draws[chain], *shifts[-1]).clip(0, 1)
+        draws, shifts = found.draws.copy(), [(0.0, 0.0)] * len(models)
+        for k in sorted({*whose} - {0}):
+            shifts[k] = offset(draws[chains[k][0]], draws[0])
+            for chain in chains[k]:
+                draws[chain] = shifted(draws[chain], *shifts[k]).clip(0, 1)
         return summarised(draws, sampler.antithetic), facts | {"kernel_of_sample": whose, "kernel_shifts": shifts}
 
     def so_far(self, picture: Picture, job: Job) -> Kept:

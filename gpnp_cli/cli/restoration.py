@@ -197,11 +197,10 @@ class Sampling(Restoration):
         point, seed = sampler.method == "pnp", build.picture_seed(self.seed, picture.sha256)
         draws, residuals, series, familiar, nfe = {}, {}, {}, {}, 0
         watched = agreement.watched(sampler.iterations) if sampler.samples > 1 else 0
-        sizes = [math.prod(part.model.A.x_shape[1:]) for part in parts]
         groups = [
             (part, chains)
-            for part, pixels in zip(parts, sizes, strict=True)
-            for chains in build.chain_groups(part.chains, pixels)
+            for part in parts
+            for chains in build.chain_groups(part.chains, math.prod(part.model.A.x_shape[1:]))
         ]
         with torch.inference_mode():
             for number, (part, chains) in enumerate(groups, start=1):
