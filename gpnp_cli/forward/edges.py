@@ -9,12 +9,13 @@ Blur also lifts the darkest pixel of a neighbourhood and lowers the brightest on
 TCSVT 2021).
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.fft import irfft2, rfft2
+from torch.fft import fftfreq, irfft2, rfft2, rfftfreq
 
 from .blur import CircularBlur, squared_modulus
 
@@ -59,28 +60,25 @@ def _largest(x: Tensor, side: int) -> Tensor:
 def strong_edges(y: Tensor, h: Tensor, weight: float, extremes: Extremes | None = None) -> Tensor:
     """x `(1, 1, H, W)` for data `y` of the same size, on the torus."""
     size = y.shape[-2:]
-    A = CircularBlur(h, y.shape[1:])
-    to_data = A.spectrum(y)
-    steps = torch.stack([_difference(size, axis, y) for axis in (0, 1)])  # (2, H, W // 2 + 1)
+    to_data = CircularBlur(h, y.shape[1:]).spectrum(y)
     data, power = to_data.conj() * rfft2(y), squared_modulus(to_data)
-    roughness = squared_modulus(steps).sum(0)
+    roughness = _roughness(size).to(power)
     x, coupling = y, 2 * weight
     while coupling < COUPLING_MAX:
-        g = irfft2(steps * rfft2(extremes(x) if extremes else x), s=size)  # (1, 2, H, W)
-        g = torch.where(g.square().sum(1, keepdim=True) > weight / coupling, g, 0)
-        x = irfft2(
-            (data + coupling * (steps.conj() * rfft2(g)).sum(1, keepdim=True)) / (power + coupling * roughness), s=size
-        )
+        z = extremes(x) if extremes else x
+        down, right = z.roll(-1, -2) - z, z.roll(-1, -1) - z
+        strong = down.square() + right.square() > weight / coupling
+        down, right = torch.where(strong, down, 0), torch.where(strong, right, 0)
+        divergence = down.roll(1, -2) - down + right.roll(1, -1) - right  # the differences' adjoint
+        x = irfft2((data + coupling * rfft2(divergence)) / (power + coupling * roughness), s=size)
         coupling *= 2
     return x
 
 
-def _difference(size: tuple[int, int], axis: int, like: Tensor) -> Tensor:
-    """The spectrum of the difference of neighbours along one axis."""
-    d = like.new_zeros(size)
-    d[0, 0] = -1
-    d[(-1, 0) if axis == 0 else (0, -1)] = 1
-    return rfft2(d)
+def _roughness(size: tuple[int, int]) -> Tensor:
+    """The squared modulus of the spectrum of both differences of neighbours: `(H, W // 2 + 1)`."""
+    rows, columns = fftfreq(size[0], dtype=torch.float64), rfftfreq(size[1], dtype=torch.float64)
+    return 4 * (torch.sin(math.pi * rows).square()[:, None] + torch.sin(math.pi * columns).square())
 
 
 def completed(y: Tensor, h: Tensor, x: Tensor, frame: tuple) -> Tensor:

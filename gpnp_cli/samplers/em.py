@@ -138,10 +138,10 @@ def edges_first(y: Tensor, known: Tensor, size: tuple[int, int], fit: Fits, sche
         seen = known if scale == 1 else shrunk(known[None, None].to(y), scale)[0, 0] > 0.999
         shape = tuple(nearest_odd(scale * k) for k in size)
         h = _spot(shape).to(y) if h is None else resized(h, shape, scale / factors[level - 1])
-        mstep, x = fit(scale), None
+        mstep, A = fit(scale), Blur(h, small.shape[1:])
+        x = A.on_torus(small)
         for _ in range(schedule.rounds):
-            A = Blur(h, small.shape[1:])
-            whole = completed(small, h, A.extend(small) if x is None else x, A.frame)
+            whole = completed(small, h, x, A.frame)
             x = strong_edges(whole, h, weight, extremes)
             h = fit_kernel(x, small, seen, A.frame, h, mstep, rounds=2)
             h, x = recentred(h, x)

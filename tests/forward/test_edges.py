@@ -4,7 +4,7 @@ import torch
 
 from gpnp_cli.forward import edges
 from gpnp_cli.forward.blur import Blur, CircularBlur
-from gpnp_cli.forward.edges import MARGIN, MARGIN_FALL, PATCH, Extremes, completed, strong_edges
+from gpnp_cli.forward.edges import COUPLING_MAX, MARGIN, MARGIN_FALL, PATCH, Extremes, completed, strong_edges
 
 SPOT = torch.ones(1, 1)
 
@@ -72,3 +72,31 @@ def test_data_are_completed_beyond_their_frame():
     assert torch.allclose(A.crop(whole - 1), A.forward(x))
     circular = CircularBlur(h, x.shape[1:]).forward(x)
     assert torch.equal(whole[..., 0, :], circular[..., 0, :])
+
+
+def test_a_frame_on_the_torus_is_where_it_was_and_of_a_size_that_ffts_like():
+    y = torch.rand(1, 1, 40, 46, generator=torch.Generator().manual_seed(0))
+    A = Blur(torch.full((8, 5), 1 / 40), (1, 40, 46))  # x is 47x50, the torus 48x50
+    x = A.on_torus(y)
+    assert x.shape == (1, 1, 48, 50) and torch.equal(A.crop(x), y)
+    assert torch.equal(x[..., :47, :50], A.extend(y)) and torch.equal(x[..., 47, :], x[..., 46, :])
+
+
+def test_edges_cost_what_their_definition_says():
+    """By dense algebra: while c doubles, x solves (H'H + c D'D) x = H'y + c D'g, g being the strong ones of D x."""
+    g = torch.Generator().manual_seed(1)
+    y, h = (torch.rand(size, generator=g, dtype=torch.float64) for size in ((1, 1, 6, 7), (3, 3)))
+    h, weight = h / h.sum(), 0.03
+    basis = torch.eye(42, dtype=torch.float64).reshape(42, 1, 6, 7)
+    H = CircularBlur(h, (1, 6, 7)).forward(basis).reshape(42, 42).T
+    down, right = ((basis.roll(-1, axis) - basis).reshape(42, 42).T for axis in (-2, -1))
+    x, coupling = y.reshape(42), 2 * weight
+    while coupling < COUPLING_MAX:
+        a, b = down @ x, right @ x
+        strong = a**2 + b**2 > weight / coupling
+        matrix = H.T @ H + coupling * (down.T @ down + right.T @ right)
+        x = torch.linalg.solve(
+            matrix, H.T @ y.reshape(42) + coupling * (down.T @ (a * strong) + right.T @ (b * strong))
+        )
+        coupling *= 2
+    assert torch.allclose(strong_edges(y, h, weight).reshape(42), x, atol=1e-6)
