@@ -138,7 +138,7 @@ def edges_first(y: Tensor, known: Tensor, size: tuple[int, int], fit: Fits, sche
         seen = known if scale == 1 else shrunk(known[None, None].to(y), scale)[0, 0] > 0.999
         shape = tuple(nearest_odd(scale * k) for k in size)
         h = _spot(shape).to(y) if h is None else resized(h, shape, scale / factors[level - 1])
-        mstep, A = fit(scale), Blur(h, small.shape[1:])
+        mstep, A = fit(scale), Blur(h, small.shape[1:])  # where the frame lies is the same for all kernels of a level
         x = A.on_torus(small)
         for _ in range(schedule.rounds):
             whole = completed(small, h, x, A.frame)
